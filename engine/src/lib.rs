@@ -1,1 +1,77 @@
-pub fn x(){}
+#![doc = include_str!("../README.md")]
+
+#[cfg(not(any(target_os = "linux", loom)))]
+compile_error!("ringpool needs Linux: memfd, pidfd and futexes shared between processes");
+
+mod ring;
+mod slot;
+mod sync;
+mod wake;
+
+#[cfg(not(loom))]
+mod arena;
+#[cfg(not(loom))]
+mod attach;
+#[cfg(not(loom))]
+mod builder;
+#[cfg(not(loom))]
+mod callbacks;
+#[cfg(not(loom))]
+mod chunk;
+#[cfg(not(loom))]
+mod client;
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod imap;
+#[cfg(not(loom))]
+mod launch;
+#[cfg(not(loom))]
+mod map;
+#[cfg(not(loom))]
+mod name_card;
+#[cfg(not(loom))]
+mod payload;
+#[cfg(not(loom))]
+mod pool;
+#[cfg(not(loom))]
+mod recovery;
+#[cfg(not(loom))]
+mod result;
+#[cfg(not(loom))]
+mod segment;
+#[cfg(not(loom))]
+mod shared_slice;
+#[cfg(not(loom))]
+mod supervisor;
+#[cfg(not(loom))]
+mod sys;
+#[cfg(not(loom))]
+mod task;
+#[cfg(not(loom))]
+mod worker;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+
+#[cfg(not(loom))]
+mod api {
+    pub use crate::attach::{Attached, Served, attach};
+    pub use crate::builder::Builder;
+    pub use crate::error::{Error, ErrorKind, Exit, Result};
+    pub use crate::imap::IMap;
+    pub use crate::launch::{Context, init, is_worker};
+    pub use crate::map::MapResult;
+    pub use crate::payload::{Payload, rkyv};
+    pub use crate::pool::Pool;
+    pub use crate::result::{AsyncResult, View};
+    pub use crate::shared_slice::{ArchivedSharedSlice, Pod, SharedSlice, SliceMut};
+    pub use crate::task::{Named, Task, TaskError, fallible, named, plain, register};
+
+    /// How many CPUs this process may use: what a pool's size is by default.
+    pub fn usable_cpus() -> usize {
+        crate::sys::usable_cpus()
+    }
+}
+#[cfg(not(loom))]
+pub use api::*;

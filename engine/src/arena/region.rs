@@ -1,0 +1,443 @@
+//! The allocator of one region. Its books are private to the region's owner: nobody can corrupt them,
+//! and a successor in the same place rebuilds them from class and block words.
+
+use super::block::{BlockHandle, BlockWord};
+use super::class::{CLASSES, Class, EXTENT, WORDS_PER_EXTENT};
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::Segment;
+use crate::slot::Owner;
+use crate::sync::Ordering;
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+
+/// How many words an allocation looks at for blocks that others have given back, before it takes
+/// fresh memory.
+const SWEEP: usize = 256;
+/// Memory is committed ahead of its use in steps of this size.
+const COMMIT: usize = 64 << 10;
+
+/// A block of our region, held by us and writable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    pub handle: BlockHandle,
+    /// Offset in the region.
+    pub offset: u64,
+    pub ptr: NonNull<u8>,
+    /// Usable bytes.
+    pub len: usize,
+}
+
+// SAFETY: the pointer is into a mapping that lives as long as the pool; who may write is the block's holder.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+#[derive(Default)]
+struct SmallClass {
+    /// Blocks known to be free, the warmest last.
+    free: Vec<u32>,
+    extents: Vec<u32>,
+    /// Where the next sweep begins: index into `extents`, block in it.
+    cursor: (usize, usize),
+}
+
+/// The books of one region.
+pub(crate) struct Region {
+    me: Owner,
+    quota: usize,
+    classes: Vec<SmallClass>,
+    /// Free extents by first extent: length in extents.
+    free_runs: BTreeMap<usize, usize>,
+    /// Large blocks handed out: first extent and length.
+    held_runs: Vec<(usize, usize)>,
+    /// Extents ever used; the same number stands in the process entry.
+    high_water: usize,
+    /// Extents not in `free_runs`.
+    used: usize,
+    /// Bytes of each extent that are backed by memory.
+    committed: Vec<u32>,
+}
+
+impl Region {
+    /// Takes over the region of `segment.index`, as its predecessors in that place left it.
+    pub(crate) fn open(segment: &Segment, me: Owner, quota: u64) -> Result<Self> {
+        let mut region = Region {
+            me,
+            quota: quota as usize,
+            classes: (0..CLASSES).map(|_| SmallClass::default()).collect(),
+            free_runs: BTreeMap::new(),
+            held_runs: Vec::new(),
+            high_water: 0,
+            used: 0,
+            committed: Vec::new(),
+        };
+        let extents = segment.process(segment.index).extents.load(Ordering::Acquire) as usize;
+        let classes = segment.classes(segment.index);
+        if extents > classes.len() {
+            return Err(Error::corrupted(format!("region {} claims {extents} extents", segment.index)));
+        }
+        region.high_water = extents;
+        region.committed = vec![0; extents];
+        let mut at = 0;
+        while at < extents {
+            match Class::unpack(classes[at].load(Ordering::Relaxed)) {
+                Some(Class::Small(class)) => {
+                    region.used += 1;
+                    region.classes[class].extents.push(at as u32);
+                    at += 1;
+                }
+                Some(Class::Run(len)) if at + len <= extents => {
+                    region.used += len;
+                    if region.word(segment, at * WORDS_PER_EXTENT).is_free() {
+                        region.free_run(at, len);
+                    } else {
+                        region.held_runs.push((at, len));
+                    }
+                    at += len;
+                }
+                // Counted but never labelled: its owner died in between.
+                Some(Class::Unused) => {
+                    region.used += 1;
+                    region.free_run(at, 1);
+                    at += 1;
+                }
+                other => {
+                    return Err(Error::corrupted(format!("extent {at} of region {} is {other:?}", segment.index)));
+                }
+            }
+        }
+        Ok(region)
+    }
+
+    fn word<'s>(&self, segment: &'s Segment, block: usize) -> BlockWord<'s> {
+        BlockWord(&segment.words(segment.index)[block])
+    }
+
+    /// Bytes of extents in use.
+    pub(crate) fn used(&self) -> u64 {
+        (self.used * EXTENT) as u64
+    }
+
+    /// Takes a block of at least `bytes`, or says that there is none now.
+    pub(crate) fn allocate(&mut self, segment: &Segment, bytes: usize) -> Result<Block> {
+        let class = Class::fitting(bytes);
+        let found = match class {
+            Class::Small(number) => self.small(segment, number),
+            Class::Run(len) => self.run(segment, len),
+            Class::Unused => None,
+        };
+        let Some(block) = found else { return Err(self.full(bytes)) };
+        let extent = block as usize / WORDS_PER_EXTENT;
+        let offset = extent * EXTENT + block as usize % WORDS_PER_EXTENT * class.block_bytes();
+        // A run may end in address space that nobody pays for until it is needed.
+        let len = match class {
+            Class::Run(extents) => bytes.next_multiple_of(COMMIT).min(extents * EXTENT),
+            _ => class.block_bytes(),
+        };
+        if let Err(error) = self.commit(segment, offset, len) {
+            // The word is still free; the next allocation may use the block.
+            match class {
+                Class::Small(number) => self.classes[number].free.push(block),
+                Class::Run(len) => self.release_run(extent, len),
+                Class::Unused => {}
+            }
+            return Err(error);
+        }
+        self.word(segment, block as usize).take(self.me);
+        // SAFETY: the block lies inside the region's mapping: extents are below the layout's count.
+        let ptr = unsafe { segment.region().ptr().byte_add(offset) };
+        let handle = BlockHandle { owner: segment.index, block };
+        Ok(Block { handle, offset: offset as u64, ptr, len })
+    }
+
+    /// Gives back a block that this process holds.
+    pub(crate) fn free(&mut self, segment: &Segment, block: BlockHandle) {
+        debug_assert_eq!(block.owner, segment.index);
+        let extent = block.block as usize / WORDS_PER_EXTENT;
+        if !self.word(segment, block.block as usize).release(self.me) {
+            return;
+        }
+        // Runs are found free by the next large allocation.
+        if let Some(Class::Small(class)) = self.class_of(segment, extent) {
+            self.classes[class].free.push(block.block);
+        }
+    }
+
+    fn class_of(&self, segment: &Segment, extent: usize) -> Option<Class> {
+        Class::unpack(segment.classes(segment.index)[extent].load(Ordering::Relaxed))
+    }
+
+    #[cold]
+    fn full(&self, needed: usize) -> Error {
+        ErrorKind::ArenaFull { needed: needed as u64, used: self.used(), quota: self.quota as u64 }.into()
+    }
+
+    /// Makes sure that memory is there, so that lack of it is an error here and no SIGBUS later.
+    fn commit(&mut self, segment: &Segment, offset: usize, bytes: usize) -> Result<()> {
+        let mut at = offset;
+        let end = offset + bytes;
+        while at < end {
+            let extent = at / EXTENT;
+            let from = self.committed[extent] as usize;
+            let want = (end - extent * EXTENT).min(EXTENT);
+            if from < want {
+                let to = want.next_multiple_of(COMMIT).min(EXTENT);
+                segment
+                    .region()
+                    .populate_write(extent * EXTENT + from, to - from)
+                    .map_err(|error| Error::io("committing payload memory", error))?;
+                self.committed[extent] = to as u32;
+            }
+            at = (extent + 1) * EXTENT;
+        }
+        Ok(())
+    }
+
+    fn small(&mut self, segment: &Segment, class: usize) -> Option<u32> {
+        if let Some(block) = self.pop(segment, class) {
+            return Some(block);
+        }
+        self.sweep(segment, class, SWEEP);
+        if let Some(block) = self.pop(segment, class) {
+            return Some(block);
+        }
+        if let Some(extent) = self.take_extents(segment, 1) {
+            self.label(segment, extent, Class::Small(class));
+            let blocks = Class::Small(class).blocks();
+            self.classes[class].extents.push(extent as u32);
+            let first = (extent * WORDS_PER_EXTENT) as u32;
+            self.classes[class].free.extend((first..first + blocks as u32).rev());
+        } else {
+            self.sweep(segment, class, usize::MAX);
+        }
+        self.pop(segment, class)
+    }
+
+    fn pop(&mut self, segment: &Segment, class: usize) -> Option<u32> {
+        while let Some(block) = self.classes[class].free.pop() {
+            if self.word(segment, block as usize).is_free() {
+                return Some(block);
+            }
+            // Only a corrupt word gets here: the block is dropped from the books.
+        }
+        None
+    }
+
+    /// Collects blocks of a class that others have given back, looking at no more than `most` words.
+    fn sweep(&mut self, segment: &Segment, class: usize, most: usize) {
+        let blocks = Class::Small(class).blocks();
+        let state = &mut self.classes[class];
+        let words = segment.words(segment.index);
+        let total = state.extents.len() * blocks;
+        let (mut extent, mut block) = state.cursor;
+        for _ in 0..most.min(total) {
+            if extent >= state.extents.len() {
+                (extent, block) = (0, 0);
+            }
+            let id = state.extents[extent] as usize * WORDS_PER_EXTENT + block;
+            if BlockWord(&words[id]).is_free() {
+                state.free.push(id as u32);
+            }
+            block += 1;
+            if block == blocks {
+                (extent, block) = (extent + 1, 0);
+            }
+        }
+        state.cursor = (extent, block);
+    }
+
+    fn run(&mut self, segment: &Segment, len: usize) -> Option<u32> {
+        let mut index = 0;
+        while index < self.held_runs.len() {
+            let (start, extents) = self.held_runs[index];
+            if self.word(segment, start * WORDS_PER_EXTENT).is_free() {
+                self.held_runs.swap_remove(index);
+                self.free_run(start, extents);
+            } else {
+                index += 1;
+            }
+        }
+        let start = self.take_extents(segment, len)?;
+        self.label(segment, start, Class::Run(len));
+        self.held_runs.push((start, len));
+        Some((start * WORDS_PER_EXTENT) as u32)
+    }
+
+    /// Takes back a run that `run` has just handed out and whose word is still free.
+    fn release_run(&mut self, start: usize, len: usize) {
+        self.held_runs.retain(|&run| run != (start, len));
+        self.free_run(start, len);
+    }
+
+    fn label(&self, segment: &Segment, extent: usize, class: Class) {
+        // Release pairs with whoever computes a block's place from its handle.
+        segment.classes(segment.index)[extent].store(class.pack(), Ordering::Release);
+    }
+
+    /// Puts extents on the free list, joined with their neighbours. Their words are free.
+    fn free_run(&mut self, mut start: usize, mut len: usize) {
+        self.used -= len;
+        if let Some((&before, &before_len)) = self.free_runs.range(..start).next_back()
+            && before + before_len == start
+        {
+            self.free_runs.remove(&before);
+            (start, len) = (before, len + before_len);
+        }
+        if let Some(after_len) = self.free_runs.remove(&(start + len)) {
+            len += after_len;
+        }
+        self.free_runs.insert(start, len);
+    }
+
+    fn take_extents(&mut self, segment: &Segment, len: usize) -> Option<usize> {
+        if (self.used + len) * EXTENT > self.quota && !self.reclaim(segment, len) {
+            return None;
+        }
+        if let Some(start) = self.from_free(segment, len) {
+            return Some(start);
+        }
+        let all = segment.classes(segment.index).len();
+        if self.high_water + len > all {
+            // Address space is used up: give empty extents of other classes a new use.
+            self.reclaim(segment, usize::MAX);
+            return self.from_free(segment, len);
+        }
+        let start = self.high_water;
+        self.high_water += len;
+        self.used += len;
+        self.committed.resize(self.high_water, 0);
+        // Counted before used, so that a reap looks at their words.
+        segment.process(segment.index).extents.store(self.high_water as u32, Ordering::Release);
+        Some(start)
+    }
+
+    fn from_free(&mut self, segment: &Segment, len: usize) -> Option<usize> {
+        let (&start, &have) = self.free_runs.iter().find(|&(_, &have)| have >= len)?;
+        self.free_runs.remove(&start);
+        if have > len {
+            // The rest is labelled first: until the front is relabelled, its old label covers both.
+            self.label(segment, start + len, Class::Run(have - len));
+            self.free_runs.insert(start + len, have - len);
+        }
+        self.used += len;
+        Some(start)
+    }
+
+    /// Frees extents whose small blocks are all free, until `len` more extents fit the quota.
+    fn reclaim(&mut self, segment: &Segment, len: usize) -> bool {
+        let words = segment.words(segment.index);
+        let fits = |used: usize| used.saturating_add(len).saturating_mul(EXTENT) <= self.quota;
+        let mut emptied = Vec::new();
+        let mut used = self.used;
+        for (number, class) in self.classes.iter_mut().enumerate() {
+            let blocks = Class::Small(number).blocks();
+            class.extents.retain(|&extent| {
+                let first = extent as usize * WORDS_PER_EXTENT;
+                let empty = !fits(used) && words[first..first + blocks].iter().all(|w| BlockWord(w).is_free());
+                if empty {
+                    used -= 1;
+                    emptied.push(extent as usize);
+                }
+                !empty
+            });
+            class.free.retain(|&block| !emptied.contains(&(block as usize / WORDS_PER_EXTENT)));
+            class.cursor = (0, 0);
+        }
+        for extent in emptied {
+            self.label(segment, extent, Class::Run(1));
+            self.free_run(extent, 1);
+        }
+        (self.used.saturating_add(len)).saturating_mul(EXTENT) <= self.quota
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Sizes;
+
+    fn segment(region: u64) -> Segment {
+        Segment::create(Sizes { processes: 2, slots: 64, completions: 64, region }).expect("memory")
+    }
+
+    const ME: Owner = Owner { index: 0, incarnation: 0 };
+
+    #[test]
+    fn blocks_do_not_overlap_and_come_back() {
+        let segment = segment(64 << 20);
+        let mut region = Region::open(&segment, ME, 64 << 20).expect("a fresh region");
+        let mut held: Vec<(Block, u8)> = Vec::new();
+        for round in 0..2000usize {
+            let bytes = [1, 512, 700, 4096, 70_000, 1 << 20, 3 << 20][round % 7];
+            if let Ok(block) = region.allocate(&segment, bytes) {
+                assert!(block.len >= bytes);
+                let mark = round as u8;
+                // SAFETY: the block is ours and at least so long.
+                unsafe { std::ptr::write_bytes(block.ptr.as_ptr(), mark, block.len) };
+                held.push((block, mark));
+            }
+            if held.len() > 12 {
+                let (block, mark) = held.remove(round * 7 % held.len());
+                // SAFETY: written above.
+                let bytes = unsafe { std::slice::from_raw_parts(block.ptr.as_ptr(), block.len) };
+                assert!(bytes.iter().all(|&b| b == mark), "another block was written over this one");
+                region.free(&segment, block.handle);
+            }
+        }
+        for (block, _) in held {
+            region.free(&segment, block.handle);
+        }
+        let whole = region.allocate(&segment, 40 << 20);
+        assert!(whole.is_ok(), "all is free again: {whole:?}");
+    }
+
+    #[test]
+    fn the_quota_holds_and_says_so() {
+        let segment = segment(64 << 20);
+        let mut region = Region::open(&segment, ME, 4 << 20).expect("a fresh region");
+        let first = region.allocate(&segment, 2 << 20).expect("fits");
+        let second = region.allocate(&segment, 2 << 20).expect("fits");
+        let error = region.allocate(&segment, 1).expect_err("full");
+        assert!(matches!(error.kind(), ErrorKind::ArenaFull { needed: 1, .. }), "{error}");
+        region.free(&segment, first.handle);
+        region.allocate(&segment, 1).expect("an extent is free again");
+        region.free(&segment, second.handle);
+        assert!(region.allocate(&segment, 5 << 20).is_err(), "larger than the quota");
+    }
+
+    #[test]
+    fn a_successor_finds_what_is_free_and_what_is_held() {
+        let segment = segment(64 << 20);
+        let mut region = Region::open(&segment, ME, 64 << 20).expect("a fresh region");
+        let blocks: Vec<Block> =
+            [600, 600, 5 << 20, 100_000].iter().map(|&b| region.allocate(&segment, b).expect("fits")).collect();
+        region.free(&segment, blocks[0].handle);
+        let used = region.used();
+        drop(region);
+
+        let heir = Owner::new(0, 1);
+        let mut region = Region::open(&segment, heir, 64 << 20).expect("the same region");
+        assert_eq!(region.used(), used);
+        for _ in 0..4000 {
+            let block = region.allocate(&segment, 600).expect("fits");
+            assert!(blocks[1..].iter().all(|held| held.handle != block.handle), "a held block was handed out");
+        }
+        let run = region.allocate(&segment, 5 << 20).expect("fits");
+        assert_ne!(run.handle, blocks[2].handle);
+        // The client gives its block back; the heir uses it again.
+        assert!(BlockWord(&segment.words(0)[blocks[2].handle.block as usize]).release(ME));
+        let again = region.allocate(&segment, 5 << 20).expect("fits");
+        assert_eq!(again.handle, blocks[2].handle);
+    }
+
+    #[test]
+    fn classes_give_way_when_address_space_runs_out() {
+        let segment = segment(8 << 20);
+        let mut region = Region::open(&segment, ME, 8 << 20).expect("a fresh region");
+        for bytes in [512, 4096, 65_536, 1 << 20, 600, 5000] {
+            let block = region.allocate(&segment, bytes).expect("an empty class gives its extent up");
+            region.free(&segment, block.handle);
+        }
+        region.allocate(&segment, 8 << 20).expect("and all of them for one block");
+    }
+}

@@ -1,0 +1,343 @@
+//! The results of a chunk of a `map`, readable up to the last finished item even if the writer was
+//! killed in the middle of the next.
+//!
+//! A chunk is a sequence of segments, each 16-byte aligned:
+//!
+//! ```text
+//!  0      4      8              16                            16 + data
+//!  +------+------+--------------+-----------------------------+---------+
+//!  | kind | count|     len      | data                        | padding | next segment ..
+//!  +------+------+--------------+-----------------------------+---------+
+//! ```
+//!
+//! | kind | items | `len` | data |
+//! | --- | --- | --- | --- |
+//! | 0x100 | `count` values, or all that are left while it is `u32::MAX` | size of one value | the values, side by side |
+//! | [`Status::Value`] | one | size of the archive | the archive |
+//! | another [`Status`] | `count`, all with this failure | size of the text | the text |
+//!
+//! Nothing but `done` says how much of this counts. It is stored with `Release` after an item is
+//! complete, and what is written later never changes what an earlier `done` covers: the count of the last
+//! segment may be that of before, of after, or `OPEN`, and all three are cut to `done`.
+
+use crate::error::{Error, Result};
+use crate::payload::{Grow, Payload, Room, Span, flat_bytes, is_flat, put_after, take, take_flat};
+use crate::sync::{AtomicU32, Ordering};
+use crate::task::{Status, describe};
+
+/// A run of flat values; the other kinds are those of [`Status`].
+const FLAT: u32 = 0x100;
+/// The count of a flat run that is being written.
+const OPEN: u32 = u32::MAX;
+const HEADER: usize = 16;
+/// Kept free behind every segment, for one that says that there is no more room.
+const RESERVE: usize = 128;
+/// How much text that segment can have, after padding and header.
+const RESERVE_TEXT: usize = RESERVE - 15 - HEADER;
+
+#[inline]
+const fn align(at: usize) -> usize {
+    at.next_multiple_of(16)
+}
+
+/// Writes the results of a chunk, item by item.
+///
+/// Every item gets a segment, come what may: if memory runs out, the ones that do not fit become
+/// failures that say so, and smaller ones after them are still written.
+pub struct ChunkWriter<'a> {
+    room: Room<'a>,
+    /// Where the bytes that count end.
+    used: usize,
+    done: &'a AtomicU32,
+    items: u32,
+    last: Last,
+}
+
+/// The segment that the next item may join, and where its header is.
+#[derive(Clone, Copy)]
+enum Last {
+    Closed,
+    Flat { at: usize, size: usize, count: u32 },
+    Full { at: usize, count: u32 },
+}
+
+impl<'a> ChunkWriter<'a> {
+    /// Begins a chunk at the start of `first`. Gives the memory back if there is not even room for a
+    /// failure.
+    pub(crate) fn new(
+        first: Span,
+        grow: &'a mut dyn Grow,
+        done: &'a AtomicU32,
+    ) -> Result<Self, (Room<'a>, Error)> {
+        let mut room = Room::new(first, grow);
+        match room.reserve(0, RESERVE) {
+            Ok(()) => Ok(ChunkWriter { room, used: 0, done, items: 0, last: Last::Closed }),
+            Err(error) => Err((room, error)),
+        }
+    }
+
+    /// How many items there are.
+    #[inline]
+    pub fn items(&self) -> u32 {
+        self.items
+    }
+
+    /// Adds an item's value. If it cannot be written, the item becomes a failure.
+    ///
+    /// Should the value's `Serialize` panic, nothing was added.
+    #[inline]
+    pub fn push<T: Payload>(&mut self, value: &T) {
+        let written = match flat_bytes(value) {
+            Some(bytes) => self.push_flat(bytes),
+            None => self.push_archive(value),
+        };
+        match written {
+            Ok(()) => self.count_item(),
+            Err(error) => {
+                let (status, text) = describe(&error, Status::BadValue);
+                self.push_failure(status, &text);
+            }
+        }
+    }
+
+    #[inline]
+    fn push_flat(&mut self, bytes: &[u8]) -> Result<()> {
+        let (at, count, start) = match self.last {
+            Last::Flat { at, size, count } if size == bytes.len() => (at, count, self.used),
+            _ => (align(self.used), 0, align(self.used) + HEADER),
+        };
+        self.room.reserve(self.used, start + bytes.len() + RESERVE)?;
+        if count == 0 {
+            self.close();
+            self.header(at, FLAT, OPEN, bytes.len());
+        }
+        self.room.span.copy_in(start, bytes);
+        self.used = start + bytes.len();
+        self.last = Last::Flat { at, size: bytes.len(), count: count + 1 };
+        Ok(())
+    }
+
+    fn push_archive<T: Payload>(&mut self, value: &T) -> Result<()> {
+        let at = align(self.used);
+        let start = at + HEADER;
+        self.room.reserve(self.used, start + RESERVE)?;
+        let (_, end) = put_after(value, self.room.span, start, &mut self.room)?;
+        self.room.reserve(end, end + RESERVE)?;
+        self.close();
+        self.header(at, Status::Value as u32, 1, end - start);
+        self.used = end;
+        Ok(())
+    }
+
+    /// Adds an item that failed, with the bytes that belong to the status.
+    #[cold]
+    pub fn push_failure(&mut self, status: Status, text: &[u8]) {
+        let at = align(self.used);
+        let end = at + HEADER + text.len();
+        match self.room.reserve(self.used, end + RESERVE) {
+            Ok(()) => {
+                self.close();
+                self.header(at, status as u32, 1, text.len());
+                self.room.span.copy_in(at + HEADER, text);
+                self.used = end;
+            }
+            Err(error) => self.push_full(&error),
+        }
+        self.count_item();
+    }
+
+    /// Adds an item for which there was no room, not even for its failure.
+    fn push_full(&mut self, error: &Error) {
+        // The reserve is gone only if the last segment is one of these, which this item joins.
+        if let Last::Full { at, count } = self.last {
+            self.room.span.copy_in(at + 4, &(count + 1).to_le_bytes());
+            self.last = Last::Full { at, count: count + 1 };
+            return;
+        }
+        let (status, mut text) = describe(error, Status::BadValue);
+        text.truncate(RESERVE_TEXT);
+        self.close();
+        let at = align(self.used);
+        self.header(at, status as u32, 1, text.len());
+        self.room.span.copy_in(at + HEADER, &text);
+        self.used = at + HEADER + text.len();
+        self.last = Last::Full { at, count: 1 };
+    }
+
+    /// Ends the last segment, so that another can follow.
+    fn close(&mut self) {
+        if let Last::Flat { at, count, .. } = self.last {
+            self.room.span.copy_in(at + 4, &count.to_le_bytes());
+        }
+        self.last = Last::Closed;
+    }
+
+    #[inline]
+    fn header(&mut self, at: usize, kind: u32, count: u32, len: usize) {
+        let mut header = [0; HEADER];
+        header[..4].copy_from_slice(&kind.to_le_bytes());
+        header[4..8].copy_from_slice(&count.to_le_bytes());
+        header[8..].copy_from_slice(&(len as u64).to_le_bytes());
+        self.room.span.copy_in(at, &header);
+    }
+
+    #[inline]
+    fn count_item(&mut self) {
+        self.items += 1;
+        // Pairs with the reader's load of `done`: what it counts is written.
+        self.done.store(self.items, Ordering::Release);
+    }
+
+    /// The memory, and how much of it is used.
+    pub fn finish(mut self) -> (Span, usize) {
+        self.close();
+        (self.room.span, self.used)
+    }
+}
+
+/// Reads the results of a chunk, also of one whose writer was killed. It trusts nothing that it reads.
+pub struct ChunkReader<'a> {
+    bytes: &'a [u8],
+    /// Where the bytes not yet read begin.
+    at: usize,
+    /// Items not yet read.
+    left: u32,
+    run: Run<'a>,
+}
+
+/// The segment that is being read.
+#[derive(Clone, Copy)]
+enum Run<'a> {
+    None,
+    Flat { left: u32, size: usize },
+    Archive(&'a [u8]),
+    Failure { left: u32, status: Status, text: &'a [u8] },
+}
+
+impl Run<'_> {
+    /// Runs that are not `None` have items.
+    #[inline]
+    fn of(left: u32, run: impl FnOnce(u32) -> Self) -> Self {
+        if left == 0 { Run::None } else { run(left) }
+    }
+}
+
+impl<'a> ChunkReader<'a> {
+    /// Reads the first `done` items from `bytes`, which may go on behind the chunk. They begin where the
+    /// chunk begins. The caller has made sure that `done` is not more than the chunk's items.
+    pub fn new(bytes: &'a [u8], done: u32) -> Self {
+        ChunkReader { bytes, at: 0, left: done, run: Run::None }
+    }
+
+    /// How many items there are still to read.
+    pub fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// The next item: its value or its failure. The outer error means that the bytes are no chunk; then
+    /// there is no item after it.
+    #[expect(clippy::should_implement_trait, reason = "the type is chosen item by item")]
+    pub fn next<T: Payload>(&mut self) -> Option<Result<Result<T>>> {
+        if self.left == 0 {
+            return None;
+        }
+        let item = self.read::<T>();
+        match item {
+            Ok(_) => self.left -= 1,
+            Err(_) => self.left = 0,
+        }
+        Some(item)
+    }
+
+    fn read<T: Payload>(&mut self) -> Result<Result<T>> {
+        let run = self.current::<T>()?;
+        match run {
+            Run::None => unreachable!("`current` gives none"),
+            Run::Flat { left, size } => {
+                let value = take::<T>(self.advance(size)?)?;
+                self.run = Run::of(left - 1, |left| Run::Flat { left, size });
+                Ok(Ok(value))
+            }
+            Run::Archive(archive) => {
+                self.run = Run::None;
+                Ok(take::<T>(archive))
+            }
+            Run::Failure { left, status, text } => {
+                self.run = Run::of(left - 1, |left| Run::Failure { left, status, text });
+                Ok(Err(status.error(text)))
+            }
+        }
+    }
+
+    /// If flat values are next, appends the whole run of them to `out`: how many.
+    pub fn read_flat_into<T: Payload>(&mut self, out: &mut Vec<T>) -> Result<u32> {
+        if self.left == 0 || !is_flat::<T>() {
+            return Ok(0);
+        }
+        let read = self.read_run(out);
+        match read {
+            Ok(count) => self.left -= count,
+            Err(_) => self.left = 0,
+        }
+        read
+    }
+
+    fn read_run<T: Payload>(&mut self, out: &mut Vec<T>) -> Result<u32> {
+        let Run::Flat { left, size } = self.current::<T>()? else { return Ok(0) };
+        let len = (left as usize).checked_mul(size).ok_or_else(|| cut(self.at, usize::MAX))?;
+        take_flat(self.advance(len)?, left as usize, out)?;
+        self.run = Run::None;
+        Ok(left)
+    }
+
+    /// The run that the next item is in.
+    fn current<T: Payload>(&mut self) -> Result<Run<'a>> {
+        while let Run::None = self.run {
+            self.run = self.segment::<T>()?;
+        }
+        Ok(self.run)
+    }
+
+    fn segment<T: Payload>(&mut self) -> Result<Run<'a>> {
+        self.at = align(self.at);
+        let at = self.at;
+        let header = self.advance(HEADER)?;
+        let word =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let (kind, count) = (word(0), word(4));
+        let len = u64::from(word(8)) | u64::from(word(12)) << 32;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        // An open run, and a last segment that was counted before `done`, go as far as `done`.
+        let count = count.min(self.left);
+        if kind == FLAT {
+            if !is_flat::<T>() || len != size_of::<T>() {
+                return Err(wrong(at, format_args!("values of {len} bytes")));
+            }
+            return Ok(Run::of(count, |left| Run::Flat { left, size: len }));
+        }
+        let data = self.advance(len)?;
+        match Status::from_u32(kind) {
+            Some(Status::Value) => Ok(Run::Archive(data)),
+            None | Some(Status::Chunk) => Err(wrong(at, format_args!("kind {kind:#x}"))),
+            Some(status) => Ok(Run::of(count, |left| Run::Failure { left, status, text: data })),
+        }
+    }
+
+    fn advance(&mut self, len: usize) -> Result<&'a [u8]> {
+        let end = self.at.checked_add(len).filter(|&end| end <= self.bytes.len());
+        let end = end.ok_or_else(|| cut(self.at, len))?;
+        let data = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(data)
+    }
+}
+
+#[cold]
+fn cut(at: usize, len: usize) -> Error {
+    Error::corrupted(format!("results end before byte {at} + {len}"))
+}
+
+#[cold]
+fn wrong(at: usize, what: std::fmt::Arguments<'_>) -> Error {
+    Error::corrupted(format!("results have a segment at {at} with {what}"))
+}

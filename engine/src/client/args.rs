@@ -1,0 +1,150 @@
+//! Arguments on their way to workers: in the slot, or in a block of the client's region.
+
+use crate::arena::{Block, Region};
+use crate::error::Result;
+use crate::payload::{Grow, Payload, Span, put, put_items};
+use crate::segment::Segment;
+use crate::shared_slice::{begin_archive, end_archive};
+use crate::slot::{INLINE_ARGS, Owner, Shape};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The client's own region.
+pub(crate) struct ClientArena {
+    segment: Arc<Segment>,
+    region: Mutex<Region>,
+}
+
+impl ClientArena {
+    pub(super) fn new(segment: Arc<Segment>, quota: u64) -> Result<Self> {
+        let region = Region::open(&segment, Owner::new(segment.index, 0), quota)?;
+        Ok(ClientArena { segment, region: Mutex::new(region) })
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&mut Region, &Segment) -> R) -> R {
+        f(&mut self.region.lock().unwrap_or_else(PoisonError::into_inner), &self.segment)
+    }
+
+    /// Takes a block of at least `bytes`.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<ArgsBlock> {
+        let block = self.with(|region, segment| region.allocate(segment, bytes))?;
+        Ok(ArgsBlock { arena: self.clone(), block, len: bytes })
+    }
+}
+
+/// A block of the client's region, given back when nobody needs it any more.
+pub(crate) struct ArgsBlock {
+    arena: Arc<ClientArena>,
+    block: Block,
+    /// Bytes in use.
+    len: usize,
+}
+
+impl ArgsBlock {
+    pub(crate) fn offset(&self) -> u64 {
+        self.block.offset
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.block.ptr
+    }
+}
+
+impl Drop for ArgsBlock {
+    fn drop(&mut self) {
+        self.arena.with(|region, segment| region.free(segment, self.block.handle));
+    }
+}
+
+/// The arguments of a task, with all that must stay where it is until the task is done.
+#[derive(Clone)]
+pub(crate) struct Args {
+    pub bytes: ArgsBytes,
+    /// Shared arrays that the arguments refer to.
+    _arrays: Option<Arc<[Arc<ArgsBlock>]>>,
+}
+
+/// Where arguments lie.
+#[derive(Clone)]
+pub(crate) enum ArgsBytes {
+    Inline { bytes: [u8; INLINE_ARGS], len: u8 },
+    Block(Arc<ArgsBlock>),
+}
+
+#[repr(C, align(16))]
+struct First([u8; INLINE_ARGS]);
+
+/// Growing arguments move from the stack into blocks.
+struct ArgsMemory<'a> {
+    arena: &'a Arc<ClientArena>,
+    block: Option<ArgsBlock>,
+}
+
+impl Grow for ArgsMemory<'_> {
+    fn grow(&mut self, old: Span, used: usize, needed: usize) -> Result<Span> {
+        let block = self.arena.take(needed)?;
+        // SAFETY: `used` bytes are written at `old`; the new block has at least `needed >= used` bytes and
+        // does not overlap it, being a block of its own.
+        unsafe { std::ptr::copy_nonoverlapping(old.ptr.as_ptr(), block.ptr().as_ptr(), used) };
+        let span = Span { ptr: block.ptr(), cap: block.block.len };
+        self.block = Some(block); // the old one goes back
+        Ok(span)
+    }
+}
+
+impl Args {
+    /// How a single call reads them.
+    pub(crate) fn shape(&self) -> Shape {
+        match self.bytes {
+            ArgsBytes::Inline { .. } => Shape::Inline,
+            ArgsBytes::Block(_) => Shape::Block,
+        }
+    }
+
+    /// Archives a value where workers will read it.
+    #[inline]
+    pub(crate) fn archive<T: Payload>(arena: &Arc<ClientArena>, value: &T) -> Result<Self> {
+        let mut first = First([0; INLINE_ARGS]);
+        let span = Span { ptr: NonNull::from(&mut first.0).cast(), cap: INLINE_ARGS };
+        let mut memory = ArgsMemory { arena, block: None };
+        begin_archive();
+        let (_, len) = put(value, span, &mut memory)?;
+        let bytes = match memory.block {
+            None => ArgsBytes::Inline { bytes: first.0, len: len as u8 },
+            Some(mut block) => {
+                block.len = len;
+                ArgsBytes::Block(Arc::new(block))
+            }
+        };
+        Ok(Args { bytes, _arrays: end_archive() })
+    }
+
+    /// The same, always in a block.
+    pub(crate) fn archive_in_block<T: Payload>(arena: &Arc<ClientArena>, value: &T) -> Result<Self> {
+        Self::in_block(arena, 64, |first, memory| put(value, first, memory))
+    }
+
+    /// Items of a chunk, archived as a vector.
+    pub(crate) fn archive_items<T: Payload>(arena: &Arc<ClientArena>, items: &[T]) -> Result<Self> {
+        let guess = size_of_val(items) + 64;
+        Self::in_block(arena, guess, |first, memory| put_items(items, first, memory))
+    }
+
+    fn in_block(
+        arena: &Arc<ClientArena>,
+        guess: usize,
+        write: impl FnOnce(Span, &mut dyn Grow) -> Result<(Span, usize)>,
+    ) -> Result<Self> {
+        let mut memory = ArgsMemory { arena, block: None };
+        let first = memory.grow(Span { ptr: NonNull::dangling(), cap: 0 }, 0, guess)?;
+        begin_archive();
+        let (_, len) = write(first, &mut memory)?;
+        let mut block = memory.block.expect("grown above");
+        block.len = len;
+        Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), _arrays: end_archive() })
+    }
+}

@@ -1,0 +1,296 @@
+//! Taking results out of slots.
+
+use super::result_bytes::{ResultBlock, Short};
+use super::{Client, Death, InFlight, Outcome, ResultBytes, State};
+use crate::arena::{Adoption, Class, EXTENT, WORDS_PER_EXTENT};
+use crate::error::{Error, ErrorKind, Exit, Result};
+use crate::recovery::{CLIENT, block_word, named_block};
+use crate::slot::{Answer, INLINE_RESULT, Owner, Place, Slot, State as SlotState, Word};
+use crate::sync::{Ordering, futex};
+use crate::task::{Status, failure};
+
+/// So many workers may die in a chunk before they start an item; the next death is the item's fault.
+const IDLE_DEATHS: u32 = 3;
+
+impl Client {
+    /// Takes every outcome that workers have announced.
+    pub(super) fn poll(&self, state: &mut State) {
+        let mut everything = false;
+        let mut taken = 0;
+        for worker in 1..self.segment.places() {
+            let ring = self.segment.completions(worker);
+            let tail = ring.tail();
+            let w = worker as usize;
+            let waiting = tail.wrapping_sub(state.read[w]);
+            if waiting > self.segment.layout.sizes.completions {
+                state.read[w] = tail; // more than fits: corrupt, or we have been told so by `overflow`
+                everything = true;
+            }
+            while state.read[w] != tail {
+                let hint = ring.get(state.read[w]);
+                state.read[w] = state.read[w].wrapping_add(1);
+                taken += u32::from(self.consume(state, hint));
+            }
+            // A line that the worker reads: written only when half a ring is owed.
+            if tail.wrapping_sub(state.told[w]) >= self.segment.layout.sizes.completions / 2 {
+                ring.publish_head(tail);
+                state.told[w] = tail;
+            }
+            everything |= ring.take_overflow();
+        }
+        let rescan = &self.segment.client().rescan;
+        if rescan.load(Ordering::Acquire) != 0 && rescan.swap(0, Ordering::AcqRel) != 0 {
+            everything = true;
+        }
+        if everything {
+            self.scan(state);
+        } else if taken > 0 {
+            self.wake_sleepers(state);
+        }
+    }
+
+    /// Whether [`poll`](Self::poll) would find anything. The last look before sleeping.
+    pub(super) fn has_news(&self, state: &State) -> bool {
+        self.segment.client().rescan.load(Ordering::Acquire) != 0
+            || (1..self.segment.places()).any(|worker| {
+                let ring = self.segment.completions(worker);
+                ring.tail() != state.read[worker as usize] || ring.has_overflow()
+            })
+    }
+
+    /// Looks at every slot that is on its way, hint or not.
+    pub(super) fn scan(&self, state: &mut State) {
+        let mut taken = 0;
+        for number in 0..state.fresh {
+            taken += u32::from(self.consume(state, number));
+        }
+        if taken > 0 {
+            self.wake_sleepers(state);
+        }
+    }
+
+    /// Threads of this process that sleep until any task completes: one of them may be who waits for it.
+    pub(super) fn wake_sleepers(&self, state: &mut State) {
+        if state.sleepers > 0 {
+            let sleep = &self.segment.client().sleep;
+            sleep.fetch_and(!1, Ordering::Release);
+            futex::wake(sleep, futex::ALL);
+        }
+    }
+
+    /// Takes the outcome of a slot, if it has one; `true` if it had.
+    pub(super) fn consume(&self, state: &mut State, number: u32) -> bool {
+        let Some(entry) = state.entries.get(number as usize) else { return false };
+        if entry.task.is_none() {
+            return false; // a stale hint
+        }
+        let generation = entry.generation;
+        let slot = self.segment.slot(number);
+        let word = slot.word().load();
+        let Some(state_now) = word.state() else {
+            let error = Error::corrupted(format!("slot {number} has the word {:#x}", word.0));
+            return self.settle(state, number, Outcome::Failed(error));
+        };
+        if word.generation() != generation || state_now == SlotState::Free {
+            let error = Error::corrupted(format!("slot {number} is {word:?}, expected generation {generation}"));
+            return self.settle(state, number, Outcome::Failed(error));
+        }
+        match state_now {
+            SlotState::Done => {
+                let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
+                let outcome = self.answer(slot, number, word, guest);
+                match state.entries[number as usize].task.as_ref().and_then(|task| task.items) {
+                    None => self.settle(state, number, outcome.unwrap_or_else(Outcome::Failed)),
+                    Some(range) => self.settle_chunk(state, slot, number, range, outcome),
+                }
+            }
+            SlotState::Lost => {
+                self.lost(state, slot, number, word);
+                true
+            }
+            SlotState::Cancelled => self.settle(state, number, Outcome::Failed(ErrorKind::Terminated.into())),
+            SlotState::Free | SlotState::Ready | SlotState::Run => false,
+        }
+    }
+
+    fn settle(&self, state: &mut State, number: u32, outcome: Outcome) -> bool {
+        if let Some(task) = self.release_slot(state, number) {
+            task.sink.deliver(task.tag, outcome);
+        }
+        true
+    }
+
+    /// The outcome of a `Done` slot. Adopts its block before the slot is recycled.
+    fn answer(&self, slot: &Slot, number: u32, word: Word, guest: bool) -> Result<Outcome> {
+        let raw = slot.answer.load(Ordering::Relaxed);
+        let Some(answer) = Answer::unpack(raw) else {
+            return Err(Error::corrupted(format!("slot {number} has the answer word {raw:#x}")));
+        };
+        let bytes = match answer.place {
+            Place::Tiny => {
+                let mut bytes = Short([0; INLINE_RESULT]);
+                bytes.0[..8].copy_from_slice(&slot.tiny.load(Ordering::Relaxed).to_ne_bytes());
+                ResultBytes::Short { bytes, len: answer.short_len as u8 }
+            }
+            Place::Inline => {
+                ResultBytes::Short { bytes: Short(slot.inline.copy()), len: answer.short_len as u8 }
+            }
+            Place::Block => {
+                let len = slot.len.load(Ordering::Relaxed);
+                self.block(slot, word, Some(len), guest)?
+            }
+        };
+        Ok(Outcome::Answer { status: answer.status, bytes })
+    }
+
+    /// The outcomes of the items of a chunk that its worker has finished.
+    fn settle_chunk(
+        &self,
+        state: &mut State,
+        slot: &Slot,
+        number: u32,
+        (first, end): (u32, u32),
+        outcome: Result<Outcome>,
+    ) -> bool {
+        let done = slot.done.load(Ordering::Acquire).min(end - first);
+        let Some(task) = self.release_slot(state, number) else { return true };
+        let error = match outcome {
+            Ok(Outcome::Answer { status, bytes }) if status == Status::Chunk as u32 => {
+                if done > 0 {
+                    task.sink.deliver(task.tag, Outcome::Items { first, done, bytes });
+                }
+                if done == end - first {
+                    return true;
+                }
+                task.sink.deliver(
+                    task.tag,
+                    Outcome::Range {
+                        first: first + done,
+                        end,
+                        error: Error::corrupted(format!("a chunk ended after {done} of {} items", end - first)),
+                    },
+                );
+                return true;
+            }
+            Ok(Outcome::Answer { status, bytes }) => failure(status, bytes.as_slice()),
+            Ok(_) => Error::corrupted("a chunk was answered as something else".to_owned()),
+            Err(error) => error,
+        };
+        task.sink.deliver(task.tag, Outcome::Range { first, end, error });
+        true
+    }
+
+    /// The block that a terminal slot names, adopted (T11); all of it, or its first `len` bytes.
+    fn block(&self, slot: &Slot, word: Word, len: Option<u64>, guest: bool) -> Result<ResultBytes> {
+        let wrong = |what: &str| Error::corrupted(format!("the result's {what}"));
+        let handle = named_block(slot, word).ok_or_else(|| wrong("block is not named"))?;
+        if handle.owner != word.owner().index {
+            return Err(wrong("block is in the region of a process that did not run the task"));
+        }
+        let block = block_word(&self.segment, handle).ok_or_else(|| wrong("block number is out of range"))?;
+        let extent = handle.block as usize / WORDS_PER_EXTENT;
+        let within = handle.block as usize % WORDS_PER_EXTENT;
+        let class = self.segment.classes(handle.owner)[extent].load(Ordering::Acquire);
+        let class = Class::unpack(class).ok_or_else(|| wrong("block has no class"))?;
+        if within >= class.blocks() {
+            return Err(wrong("block is not one of its extent"));
+        }
+        let capacity = class.block_bytes() as u64;
+        let len = len.unwrap_or(capacity);
+        if len > capacity {
+            return Err(wrong("length exceeds its block"));
+        }
+        if block.adopt(word.owner(), CLIENT) == Adoption::Refused {
+            return Err(wrong("block is not held by its worker"));
+        }
+        let held = ResultBlock::new(self.segment.clone(), handle);
+        let offset = (extent * EXTENT + within * class.block_bytes()) as u64;
+        // SAFETY: we hold the block from here on; `held` is kept as long as the slice is used.
+        let bytes = unsafe { self.segment.payload(handle.owner, offset, len) };
+        let bytes = bytes.ok_or_else(|| wrong("block ends outside its region"))?;
+        if guest {
+            let mut copy = rkyv::util::AlignedVec::with_capacity(bytes.len());
+            copy.extend_from_slice(bytes);
+            return Ok(ResultBytes::Copied(copy));
+        }
+        Ok(ResultBytes::Block { start: bytes.as_ptr(), len: bytes.len(), _held: held })
+    }
+
+    /// A task whose worker died. A chunk keeps what is finished and goes on behind the item that failed.
+    fn lost(&self, state: &mut State, slot: &Slot, number: u32, word: Word) {
+        let death = death_of(state, word.owner());
+        let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
+        let items = state.entries[number as usize].task.as_ref().and_then(|t| t.items);
+        let done = slot.done.load(Ordering::Acquire);
+        let salvaged = match items {
+            Some((first, end)) if done > 0 && done <= end - first => self.block(slot, word, None, guest).ok(),
+            Some(_) => {
+                drop(self.block(slot, word, None, guest)); // give it back
+                None
+            }
+            None => None,
+        };
+        let Some(task) = self.release_slot(state, number) else { return };
+        let name = task.spec.name;
+        let failed = state.failed.clone();
+        let died = |attempt| -> Error {
+            if let Some(error) = &failed {
+                return error.clone(); // it died because the pool ends
+            }
+            ErrorKind::WorkerDied {
+                end: death.exit,
+                pid: death.pid,
+                worker: word.owner().index,
+                function: name.to_owned(),
+                attempt,
+            }
+            .into()
+        };
+        let Some((first, end)) = items else {
+            task.sink.deliver(task.tag, Outcome::Failed(died(word.attempt() + 1)));
+            return;
+        };
+        let mut next = first;
+        let mut attempts = task.item_attempts;
+        if let Some(bytes) = salvaged {
+            task.sink.deliver(task.tag, Outcome::Items { first, done, bytes });
+            next = first + done;
+            attempts = 1;
+        }
+        // The item that it was running is the one that failed; if it had none, nobody is to blame.
+        let running = death.current == u64::from(number + 1) << 32 | u64::from(next);
+        // If workers keep dying between items, somebody has to be blamed all the same.
+        let idle_deaths = if running || next > first { 0 } else { task.idle_deaths + 1 };
+        if (running || idle_deaths > IDLE_DEATHS) && next < end {
+            if attempts >= task.spec.max_attempts {
+                let error = died(attempts);
+                task.sink.deliver(task.tag, Outcome::Range { first: next, end: next + 1, error });
+                next += 1;
+                attempts = 1;
+            } else {
+                attempts += 1;
+            }
+        }
+        if next < end {
+            self.resume(state, InFlight { items: Some((next, end)), item_attempts: attempts, idle_deaths, ..task });
+        }
+    }
+
+    /// Submits what is left of a chunk.
+    fn resume(&self, state: &mut State, task: InFlight) {
+        if let Some(error) = &state.failed {
+            let (first, end) = task.items.unwrap_or_default();
+            let error = error.clone();
+            task.sink.deliver(task.tag, Outcome::Range { first, end, error });
+            return;
+        }
+        let number = self.take_slot(state).expect("the slot of the lost part is free");
+        self.place(state, number, task);
+        self.segment.bell().notify();
+    }
+}
+
+fn death_of(state: &State, who: Owner) -> Death {
+    let unknown = Death { who, pid: 0, exit: Exit::Unknown, current: 0 };
+    state.deaths.iter().rev().find(|death| death.who == who).copied().unwrap_or(unknown)
+}

@@ -1,0 +1,225 @@
+//! The client's side of a pool: it owns the slots, hands out tasks and takes the results.
+//!
+//! All books here are private to the process: which slots are free, which task is in which, what
+//! waits for it. Shared memory is believed only where it agrees with them.
+
+mod args;
+mod consume;
+mod result_bytes;
+mod submit;
+mod wait;
+
+use crate::error::{Error, Exit, Result};
+use crate::segment::{LANES, Segment};
+use crate::slot::Owner;
+use crate::sync::Ordering;
+pub(crate) use args::{Args, ArgsBlock, ArgsBytes, ClientArena};
+pub(crate) use result_bytes::ResultBytes;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+pub(crate) use submit::TaskSpec;
+pub(crate) use wait::Ticket;
+
+/// What came of a task, or of a part of a chunk.
+pub(crate) enum Outcome {
+    /// The task returned this, as `status` says how to read it.
+    Answer { status: u32, bytes: ResultBytes },
+    /// Items of a chunk from `first` on: `done` of them are in `bytes`.
+    Items { first: u32, done: u32, bytes: ResultBytes },
+    /// These items of a chunk failed; others may follow.
+    Range { first: u32, end: u32, error: Error },
+    /// The task failed without an answer.
+    Failed(Error),
+}
+
+/// Where outcomes go. Called with the client's books locked: it must be quick and submit nothing.
+pub(crate) trait Sink: Send + Sync {
+    /// `tag` is what was given at submission.
+    fn deliver(&self, tag: u64, outcome: Outcome);
+}
+
+/// How a process of the pool ended, and what it was doing.
+#[derive(Clone, Copy)]
+pub(crate) struct Death {
+    pub who: Owner,
+    pub pid: u32,
+    pub exit: Exit,
+    /// Its `current` word: `[slot + 1 32][item 32]`.
+    pub current: u64,
+}
+
+/// How many deaths are remembered for results that are fetched late.
+const DEATHS: usize = 1024;
+
+/// A task that is on its way.
+struct InFlight {
+    sink: Arc<dyn Sink>,
+    tag: u64,
+    spec: TaskSpec,
+    /// Items of a chunk that this slot is to do.
+    items: Option<(u32, u32)>,
+    /// Attempts that the first of `items` has had.
+    item_attempts: u32,
+    /// Workers that died in this chunk without starting an item.
+    idle_deaths: u32,
+}
+
+#[derive(Default)]
+struct Entry {
+    generation: u32,
+    task: Option<InFlight>,
+    /// Threads that sleep on the slot's word; the slot is not used again before they are gone.
+    waiters: u32,
+}
+
+struct State {
+    entries: Vec<Entry>,
+    /// Slots to use again, the warmest last.
+    free: Vec<u32>,
+    /// Slots below this have been used.
+    fresh: u32,
+    in_flight: usize,
+    tail: [u64; LANES],
+    known_head: [u64; LANES],
+    /// What has been read of each worker's completion ring, and what it has been told.
+    read: Vec<u32>,
+    told: Vec<u32>,
+    /// Threads that sleep on the client's sleep word.
+    sleepers: u32,
+    /// What the sleep word held last, without its lowest bit.
+    sleep_epoch: u32,
+    deaths: VecDeque<Death>,
+    /// Set once the pool can do no more work.
+    failed: Option<Error>,
+    /// Workers from another program, whose results are copied before they are believed.
+    guests: Vec<bool>,
+}
+
+/// The client of a pool, shared by all threads of its process.
+pub(crate) struct Client {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) arena: Arc<ClientArena>,
+    state: Mutex<State>,
+    /// How long a submitter waits for a slot or for memory.
+    patience: Duration,
+    /// How often a task may be started.
+    max_attempts: u32,
+    /// Arguments that workers may read as long as the pool lives.
+    kept: Mutex<Vec<Args>>,
+    /// How long waiting threads stay awake first: see `wait`.
+    spin: crate::sync::AtomicU32,
+    can_spin: bool,
+}
+
+impl Client {
+    pub(crate) fn new(segment: Arc<Segment>, patience: Duration, max_attempts: u32, quota: u64) -> Result<Self> {
+        let slots = segment.layout.sizes.slots as usize;
+        let processes = segment.processes() as usize;
+        let arena = Arc::new(ClientArena::new(segment.clone(), quota)?);
+        let can_spin = segment.header().cpus.load(Ordering::Relaxed) > 1;
+        Ok(Client {
+            arena,
+            state: Mutex::new(State {
+                entries: (0..slots).map(|_| Entry::default()).collect(),
+                free: Vec::with_capacity(slots),
+                fresh: 0,
+                in_flight: 0,
+                tail: [0; LANES],
+                known_head: [0; LANES],
+                read: vec![0; processes],
+                told: vec![0; processes],
+                sleepers: 0,
+                sleep_epoch: 0,
+                deaths: VecDeque::new(),
+                failed: None,
+                guests: vec![false; processes],
+            }),
+            patience,
+            max_attempts,
+            kept: Mutex::default(),
+            spin: crate::sync::AtomicU32::new(wait::SPIN_MOST),
+            can_spin,
+            segment,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug of ours, not of the data: every step leaves the books usable.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps arguments for the life of the pool.
+    pub(crate) fn keep(&self, args: Args) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(args);
+    }
+
+    pub(crate) fn max_attempts(&self) -> u32 {
+        self.max_attempts
+    }
+
+    /// Tasks submitted whose outcome has not been taken from their slots.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.lock().in_flight
+    }
+
+    /// Takes all outcomes that are there.
+    pub(crate) fn collect(&self) {
+        let mut state = self.lock();
+        self.poll(&mut state);
+    }
+
+    /// Whether a result of worker `index` comes from another program.
+    pub(crate) fn set_guest(&self, index: u32, guest: bool) {
+        self.lock().guests[index as usize] = guest;
+    }
+
+    /// Remembers how a process ended, for the error of the task that it ran. Before its reap.
+    pub(crate) fn record_death(&self, death: Death) {
+        let mut state = self.lock();
+        if state.deaths.len() == DEATHS {
+            state.deaths.pop_front();
+        }
+        state.deaths.push_back(death);
+    }
+
+    /// Looks at every slot after a reap: lost chunks go on with their other items.
+    pub(crate) fn after_reap(&self) {
+        let mut state = self.lock();
+        self.scan(&mut state);
+        self.wake_sleepers(&mut state);
+    }
+
+    /// Whether slots wait for a worker.
+    pub(crate) fn has_work(&self) -> bool {
+        self.lock().in_flight > 0
+    }
+
+    /// Takes no more tasks; those that fail from now on fail with `error`.
+    pub(crate) fn refuse(&self, error: Error) {
+        let mut state = self.lock();
+        if state.failed.is_none() {
+            state.failed = Some(error);
+        }
+    }
+
+    /// Ends all tasks with `error`, now and for ever. All workers are dead or will not start a task again.
+    pub(crate) fn fail(&self, error: Error) {
+        self.refuse(error.clone());
+        let mut state = self.lock();
+        self.scan(&mut state); // what is done stays done
+        for number in 0..state.fresh {
+            let Some(task) = state.entries[number as usize].task.take() else { continue };
+            let error = error.clone();
+            let outcome = match task.items {
+                Some((first, end)) => Outcome::Range { first, end, error },
+                None => Outcome::Failed(error),
+            };
+            task.sink.deliver(task.tag, outcome);
+            // The slot itself is left alone: nobody uses this pool's memory again.
+            self.segment.slot(number).word().wake();
+            state.in_flight -= 1;
+        }
+        self.wake_sleepers(&mut state);
+    }
+}

@@ -1,0 +1,188 @@
+//! Putting tasks into slots and announcing them.
+
+use super::{Args, ArgsBytes, Client, InFlight, Sink, State, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::slot::{ArgsHandle, Meta, Shape};
+use crate::sync::Ordering;
+use crate::worker::FuncWord;
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+/// A task as a client describes it.
+#[derive(Clone)]
+pub(crate) struct TaskSpec {
+    pub func: FuncWord,
+    /// For messages.
+    pub name: &'static str,
+    pub args: Args,
+    pub shape: Shape,
+    /// 1 to 15: how often it may be started.
+    pub max_attempts: u32,
+}
+
+impl Client {
+    /// Hands a task to the workers. `items` is the range of a chunk. Waits while all slots are taken.
+    pub(crate) fn submit(
+        &self,
+        spec: TaskSpec,
+        items: Option<(u32, u32)>,
+        sink: Arc<dyn Sink>,
+        tag: u64,
+    ) -> Result<Ticket> {
+        let mut state = self.lock();
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        let mut slot = self.take_slot(&mut state);
+        if slot.is_none() {
+            (state, slot) = self.wait_for_slot(state)?;
+        }
+        let number = slot.expect("waited for");
+        let task = InFlight { sink, tag, spec, items, item_attempts: 1, idle_deaths: 0 };
+        let ticket = self.place(&mut state, number, task);
+        drop(state);
+        self.segment.bell().notify();
+        Ok(ticket)
+    }
+
+    pub(super) fn take_slot(&self, state: &mut State) -> Option<u32> {
+        if let Some(number) = state.free.pop() {
+            return Some(number);
+        }
+        let slots = self.segment.layout.sizes.slots;
+        (state.fresh < slots).then(|| {
+            let number = state.fresh;
+            state.fresh += 1;
+            // Before the slot is used, so that a reap looks at it.
+            self.segment.client().slots_used.store(state.fresh, Ordering::Release);
+            number
+        })
+    }
+
+    /// Back-pressure: waits until a slot is free.
+    #[cold]
+    fn wait_for_slot<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+    ) -> Result<(MutexGuard<'s, State>, Option<u32>)> {
+        let start = Instant::now();
+        loop {
+            self.poll(&mut state);
+            if let Some(number) = self.take_slot(&mut state) {
+                return Ok((state, Some(number)));
+            }
+            drop(state);
+            let free = || {
+                let state = self.lock();
+                !state.free.is_empty() || state.failed.is_some()
+            };
+            if !self.wait_any(&free, Some(start + self.patience)) {
+                let slots = self.segment.layout.sizes.slots;
+                return Err(ErrorKind::Full { slots, waited: start.elapsed() }.into());
+            }
+            state = self.lock();
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+        }
+    }
+
+    /// T1 and its hint. The slot is ours and free.
+    pub(super) fn place(&self, state: &mut State, number: u32, task: InFlight) -> Ticket {
+        let slot = self.segment.slot(number);
+        let spec = &task.spec;
+        let mut inline_len = 0;
+        match &spec.args.bytes {
+            ArgsBytes::Inline { bytes, len } => {
+                slot.args.fill(&bytes[..usize::from(*len)]);
+                inline_len = usize::from(*len);
+            }
+            ArgsBytes::Block(block) => {
+                let (first, end) = task.items.unwrap_or((0, 0));
+                let handle = ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end };
+                slot.args.fill(&handle.to_bytes());
+            }
+        }
+        if task.items.is_some() {
+            slot.handle.store(0, Ordering::Relaxed);
+            slot.done.store(0, Ordering::Relaxed);
+        }
+        let meta = Meta { shape: spec.shape, max_attempts: spec.max_attempts, inline_len };
+        slot.meta.store(meta.pack(), Ordering::Relaxed);
+        slot.func.store(spec.func.0, Ordering::Relaxed);
+        let lane = spec.func.lane();
+        let entry = &mut state.entries[number as usize];
+        let generation = entry.generation;
+        entry.task = Some(task);
+        state.in_flight += 1;
+        slot.word().submit(generation);
+
+        let ring = self.segment.ready(lane);
+        let tail = state.tail[lane];
+        if ring.has_room(tail, &mut state.known_head[lane]) {
+            ring.write(tail, number);
+            state.tail[lane] = tail.wrapping_add(1);
+            ring.publish(state.tail[lane]);
+        } else {
+            // Twice as many cells as slots, all full: stale hints that nobody has taken yet.
+            self.segment.requeue(lane).announce(number);
+        }
+        Ticket { slot: number, generation }
+    }
+
+    /// Archives the arguments and retries while the client's region is full of tasks on their way.
+    pub(crate) fn with_memory<R>(&self, mut archive: impl FnMut() -> Result<R>) -> Result<R> {
+        match archive() {
+            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => self.wait_for_memory(archive, error),
+            other => other,
+        }
+    }
+
+    #[cold]
+    fn wait_for_memory<R>(&self, mut archive: impl FnMut() -> Result<R>, mut error: Error) -> Result<R> {
+        let deadline = Instant::now() + self.patience;
+        if let ErrorKind::ArenaFull { needed, quota, .. } = error.kind()
+            && needed > quota
+        {
+            return Err(error);
+        }
+        loop {
+            self.collect();
+            match archive() {
+                Err(full) if matches!(full.kind(), ErrorKind::ArenaFull { .. }) => error = full,
+                other => return other,
+            }
+            // Without tasks on their way, only the caller itself can free memory.
+            let before = self.in_flight();
+            if before == 0 || !self.wait_any(&|| self.in_flight() < before, Some(deadline)) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Takes back those of the sink's tasks that no worker has started.
+    pub(crate) fn cancel(&self, sink: &Arc<dyn Sink>) {
+        let mut state = self.lock();
+        for number in 0..state.fresh {
+            let entry = &mut state.entries[number as usize];
+            let theirs = entry.task.as_ref().is_some_and(|task| Arc::ptr_eq(&task.sink, sink));
+            if theirs && self.segment.slot(number).word().cancel(entry.generation) {
+                self.release_slot(&mut state, number);
+            }
+        }
+    }
+
+    /// T4: the slot of a terminal task goes back to the free list.
+    pub(super) fn release_slot(&self, state: &mut State, number: u32) -> Option<InFlight> {
+        let entry = &mut state.entries[number as usize];
+        let task = entry.task.take();
+        entry.generation = self.segment.slot(number).word().recycle(entry.generation);
+        if entry.waiters == 0 {
+            state.free.push(number);
+        } else {
+            self.segment.slot(number).word().wake();
+        }
+        state.in_flight -= 1;
+        task
+    }
+}

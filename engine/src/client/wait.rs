@@ -1,0 +1,192 @@
+//! Waiting for results: awake for a moment, then asleep on the slot's word or the client's sleep word.
+
+use super::Client;
+use crate::sync::{Ordering, fence, futex, spin_loop};
+use std::time::{Duration, Instant};
+
+/// Where a submitted task is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ticket {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// Rounds that a thread waits awake: at most some 50 microseconds, and few if that has not helped lately.
+pub(super) const SPIN_MOST: u32 = 2000;
+const SPIN_LEAST: u32 = 20;
+/// The back-stop: peers that were stopped in the middle of a wake-up are noticed after this time,
+/// twice as long each time.
+const BACKSTOP_FIRST: Duration = Duration::from_millis(1);
+const BACKSTOP_LAST: Duration = Duration::from_millis(64);
+
+impl Client {
+    /// Waits until `ready`, which the outcome of `ticket` makes true; `false` if `deadline` passed.
+    pub(crate) fn wait_for(&self, ticket: Ticket, ready: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
+        if ready() {
+            return true;
+        }
+        let word = self.segment.slot(ticket.slot).word();
+        let over = || {
+            let now = word.load();
+            now.generation() != ticket.generation || now.is_terminal()
+        };
+        let budget = self.spin_budget();
+        let mut rounds = 0;
+        while rounds < budget && !over() {
+            spin_loop();
+            rounds += 1;
+        }
+        self.learn(rounds < budget);
+        let mut backstop = BACKSTOP_FIRST;
+        loop {
+            {
+                let mut state = self.lock();
+                if ready() {
+                    return true;
+                }
+                if state.entries[ticket.slot as usize].generation == ticket.generation && over() {
+                    self.consume(&mut state, ticket.slot);
+                    self.wake_sleepers(&mut state);
+                    if ready() {
+                        return true;
+                    }
+                }
+                if state.entries[ticket.slot as usize].generation != ticket.generation {
+                    // Its slot is somebody else's by now: what is left of a chunk, or an error on its way.
+                    drop(state);
+                    return self.wait_any(ready, deadline);
+                }
+                state.entries[ticket.slot as usize].waiters += 1;
+            }
+            let limit = match Self::limit(deadline, backstop) {
+                Some(limit) => limit,
+                None => {
+                    self.leave_slot(ticket);
+                    return ready();
+                }
+            };
+            let slept_out = match word.announce_wait(ticket.generation) {
+                Some(seen) => !word.sleep(seen, Some(limit)),
+                None => false,
+            };
+            self.leave_slot(ticket);
+            if slept_out {
+                self.look_behind();
+                backstop = (backstop * 2).min(BACKSTOP_LAST);
+            }
+        }
+    }
+
+    /// Ends a thread's interest in a slot's word; the last one lets the slot be used again.
+    fn leave_slot(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        let entry = &mut state.entries[ticket.slot as usize];
+        entry.waiters -= 1;
+        if entry.waiters == 0 && entry.task.is_none() && state.failed.is_none() {
+            state.free.push(ticket.slot);
+        }
+    }
+
+    /// Waits until `ready`, which some outcome makes true; `false` if `deadline` passed.
+    pub(crate) fn wait_any(&self, ready: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
+        let budget = self.spin_budget();
+        for round in 0..budget {
+            if round % 8 == 0 {
+                self.collect();
+                if ready() {
+                    self.learn(true);
+                    return true;
+                }
+            }
+            spin_loop();
+        }
+        self.learn(false);
+        let sleep = &self.segment.client().sleep;
+        let mut backstop = BACKSTOP_FIRST;
+        loop {
+            let (seen, news);
+            {
+                let mut state = self.lock();
+                self.poll(&mut state);
+                state.sleepers += 1;
+                // A value of its own, so that no later sleeper can make this one sleep on.
+                state.sleep_epoch = state.sleep_epoch.wrapping_add(2);
+                seen = state.sleep_epoch | 1;
+                sleep.store(seen, Ordering::Relaxed);
+                fence(Ordering::SeqCst); // pairs with the fence in `Worker::run` and in a reap
+                news = self.has_news(&state);
+            }
+            // Whoever makes it ready from here on finds us among the sleepers.
+            if news || ready() {
+                self.leave_sleepers();
+                if ready() {
+                    return true;
+                }
+                continue;
+            }
+            let Some(limit) = Self::limit(deadline, backstop) else {
+                self.leave_sleepers();
+                return ready();
+            };
+            let slept_out = !futex::wait(sleep, seen, Some(limit));
+            self.leave_sleepers();
+            if slept_out {
+                self.look_behind();
+                backstop = (backstop * 2).min(BACKSTOP_LAST);
+            }
+            self.collect();
+            if ready() {
+                return true;
+            }
+        }
+    }
+
+    fn leave_sleepers(&self) {
+        let mut state = self.lock();
+        state.sleepers -= 1;
+        if state.sleepers == 0 {
+            self.segment.client().sleep.fetch_and(!1, Ordering::Relaxed);
+        }
+    }
+
+    /// How long to sleep at most; `None` if the deadline has passed.
+    fn limit(deadline: Option<Instant>, backstop: Duration) -> Option<Duration> {
+        let Some(deadline) = deadline else { return Some(backstop) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then(|| left.min(backstop))
+    }
+
+    /// The back-stop: a stopped worker may keep a hint or a wake-up from us, so look without them.
+    #[cold]
+    fn look_behind(&self) {
+        let mut state = self.lock();
+        self.scan(&mut state);
+        let mut announced = false;
+        for number in 0..state.fresh {
+            let entry = &state.entries[number as usize];
+            let Some(task) = &entry.task else { continue };
+            let word = self.segment.slot(number).word().load();
+            if word.state() == Some(crate::slot::State::Ready) {
+                self.segment.requeue(task.spec.func.lane()).announce(number);
+                announced = true;
+            }
+        }
+        drop(state);
+        if announced {
+            self.segment.bell().notify_force();
+        }
+    }
+
+    fn spin_budget(&self) -> u32 {
+        if self.can_spin { self.spin.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// Waiting awake pays only if the result comes meanwhile.
+    fn learn(&self, paid: bool) {
+        let now = self.spin.load(Ordering::Relaxed);
+        let next = if paid { (now * 2).min(SPIN_MOST) } else { (now / 2).max(SPIN_LEAST) };
+        if next != now {
+            self.spin.store(next, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Where worker processes enter.
+
+use super::messages::{FromWorker, ToChild};
+use super::template;
+use crate::error::{Error, Result};
+use crate::segment::Segment;
+use crate::shared_slice::Current;
+use crate::sys::{self, Channel, ProcessHandle, Program};
+use crate::worker::{Leave, Worker};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set in the environment of a program that is run anew: the process id of its pool.
+pub(super) const VARIABLE: &str = "RINGPOOL_ENTER";
+
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+static IN_WORKER: AtomicBool = AtomicBool::new(false);
+
+/// Makes the first line of `main` of a program that uses [`Context::Spawn`](crate::Context::Spawn) or
+/// [`ForkServer`](crate::Context::ForkServer).
+///
+/// In the program that the user started it does next to nothing. In a worker, which is the same program
+/// run anew, it serves the pool and never returns: nothing after it runs there. Functions that are
+/// registered by name are registered before this line, so that workers know them, too.
+///
+/// ```
+/// fn main() {
+///     ringpool::init();
+///     // the program
+/// }
+/// ```
+pub fn init() {
+    INITIALIZED.store(true, Ordering::Relaxed);
+    if let Some(pool) = std::env::var_os(VARIABLE) {
+        // SAFETY: the first line of `main`: no other thread reads the environment.
+        unsafe { std::env::remove_var(VARIABLE) };
+        enter(pool.to_string_lossy().parse().unwrap_or(0));
+    }
+}
+
+pub(super) fn initialized() -> bool {
+    INITIALIZED.load(Ordering::Relaxed)
+}
+
+/// Whether this process is a worker of a pool.
+pub fn is_worker() -> bool {
+    IN_WORKER.load(Ordering::Relaxed)
+}
+
+/// The life of a program that was run anew.
+fn enter(pool: u32) -> ! {
+    // The pool's process may be dead already; then nobody would ever end this one.
+    if !sys::set_parent_death_signal(pool) {
+        sys::quick_exit(1);
+    }
+    // SAFETY: standard input is the channel that the pool passed, and nothing has used it yet.
+    let duplicate = unsafe { OwnedFd::from_raw_fd(0) }.try_clone();
+    let (Ok(fd), Ok(())) = (duplicate, sys::redirect_stdin_to_null()) else { sys::quick_exit(1) };
+    let channel = Channel::from_fd(fd);
+    let mut buffer = [0; 64];
+    let Ok(Some((len, fds))) = channel.recv(&mut buffer) else { sys::quick_exit(1) };
+    if fds.len() != 2 {
+        sys::quick_exit(1);
+    }
+    match ToChild::from_bytes(&buffer[..len]) {
+        Some(ToChild::BeTemplate) => match ProcessHandle::open(pool) {
+            Ok(parent) => template::serve(channel, fds, parent),
+            Err(_) => sys::quick_exit(1),
+        },
+        Some(ToChild::Worker { index, incarnation }) => forked_worker(fds, index, incarnation, channel),
+        Some(ToChild::GuardName { .. } | ToChild::NoPlace) | None => sys::quick_exit(1),
+    }
+}
+
+/// The life of a worker process. Its parent's death kills it.
+pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, channel: Channel) -> ! {
+    sys::set_name("ringpool-worker");
+    sys::ignore_sigint(); // what Ctrl-C means is the business of the pool's process
+    let code = catch_unwind(AssertUnwindSafe(|| match attach(memory, index) {
+        Ok(segment) => run_worker(&segment, incarnation, true, &channel, &|| false).1,
+        Err(error) => {
+            let _ = channel.try_send(&FromWorker::Refused(error.to_string()).to_bytes(), &[]);
+            1
+        }
+    }));
+    // A panic here is a bug of ours; it looks like any other death to the pool.
+    sys::quick_exit(code.unwrap_or(101))
+}
+
+fn attach(memory: Vec<OwnedFd>, index: u32) -> Result<Segment> {
+    let mut memory = memory.into_iter();
+    let (Some(control), Some(data)) = (memory.next(), memory.next()) else {
+        return Err(Error::start("memory was not passed along"));
+    };
+    let segment = Segment::attach(control, data, index)?;
+    let theirs = segment.header().program.load(crate::sync::Ordering::Relaxed);
+    let ours = Program::current().fingerprint();
+    if theirs != ours {
+        return Err(Error::start(format!("the pool runs program {theirs:#x}, this is {ours:#x}")));
+    }
+    Ok(segment)
+}
+
+/// Tasks find their pool's memory no longer once it may be unmapped.
+struct Reset;
+
+impl Drop for Reset {
+    fn drop(&mut self) {
+        Current::clear();
+    }
+}
+
+/// Initializes, serves and leaves; returns the reason and the exit code.
+pub(crate) fn run_worker(
+    segment: &Segment,
+    incarnation: u32,
+    same_program: bool,
+    channel: &Channel,
+    creator_gone: &dyn Fn() -> bool,
+) -> (Result<Leave>, i32) {
+    IN_WORKER.store(true, Ordering::Relaxed);
+    crate::task::install_hook();
+    Current::set(segment);
+    let _reset = Reset;
+    let say = |message: FromWorker| {
+        let _ = channel.try_send(&message.to_bytes(), &[]);
+    };
+    let mut worker = match Worker::new(segment, incarnation, same_program, creator_gone) {
+        Ok(worker) => worker,
+        Err(error) => {
+            say(FromWorker::Refused(error.to_string()));
+            return (Err(error), 1);
+        }
+    };
+    if let Err(text) = worker.initialize() {
+        say(FromWorker::InitializerFailed(text.clone()));
+        return (Err(Error::start(format!("the pool's initializer failed: {text}"))), 1);
+    }
+    say(FromWorker::Ready);
+    let reason = worker.serve();
+    say(FromWorker::Leaving);
+    (Ok(reason), 0)
+}

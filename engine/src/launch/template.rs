@@ -1,0 +1,215 @@
+//! The process that forks workers, and the pool's end of it.
+
+use super::messages::{FromTemplate, ToChild};
+use super::{LAUNCH_LIMIT, Launched, enter, exec};
+use crate::error::{Error, Exit, Result};
+use crate::segment::Segment;
+use crate::sys::{self, Channel, Fork, ProcessHandle, Received, Sent};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// A process that reports the end of a worker does so within microseconds of the kernel.
+const REPORT_LIMIT: Duration = Duration::from_millis(500);
+
+/// The pool's end of a template.
+pub(super) struct Template {
+    channel: Channel,
+    handle: ProcessHandle,
+    /// Ends that it has reported and nobody has asked for yet.
+    ended: HashMap<u32, Exit>,
+}
+
+impl Template {
+    /// Forks the calling thread.
+    pub(super) fn fork(segment: &Segment) -> Result<Self> {
+        let (ours, theirs) = Channel::pair()?;
+        let memory: Vec<OwnedFd> = segment
+            .fds()
+            .into_iter()
+            .map(|fd| fd.try_clone_to_owned().map_err(|e| Error::io("duplicating a descriptor", e)))
+            .collect::<Result<_>>()?;
+        let parent = ProcessHandle::open(std::process::id())?;
+        // A half-written line would otherwise be printed by every worker, too.
+        sys::flush_output(Duration::from_millis(100));
+        // SAFETY: the child runs `serve` only, which neither returns nor unwinds into our frames, and
+        // touches no lock that another thread of this process might hold, but the allocator's, which
+        // libc makes usable in the child.
+        match unsafe { sys::fork()? } {
+            Fork::Child => {
+                drop(ours);
+                serve(theirs, memory, parent)
+            }
+            Fork::Parent(pid) => {
+                // Our child, and nobody has waited for it: the number is its.
+                let handle = ProcessHandle::open(pid)?;
+                Ok(Template { channel: ours, handle, ended: HashMap::new() })
+            }
+        }
+    }
+
+    /// Runs this program anew as a template.
+    pub(super) fn exec(segment: &Segment) -> Result<Self> {
+        let Launched { handle, channel } = exec::program()?;
+        exec::say(&channel, &ToChild::BeTemplate, &segment.fds())?;
+        Ok(Template { channel, handle, ended: HashMap::new() })
+    }
+
+    pub(super) fn guard_name(&self, nonce: u64, name: &str) -> Result<()> {
+        exec::say(&self.channel, &ToChild::GuardName { nonce, name: name.to_owned() }, &[])
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.handle.is_dead()
+    }
+
+    pub(super) fn launch(&mut self, index: u32, incarnation: u32) -> Result<Launched> {
+        let (ours, theirs) = Channel::pair()?;
+        exec::say(&self.channel, &ToChild::Worker { index, incarnation }, &[theirs.as_fd()])?;
+        drop(theirs);
+        let deadline = Instant::now() + LAUNCH_LIMIT;
+        loop {
+            match self.next_message(deadline)? {
+                Some((FromTemplate::Forked { pid }, mut fds)) if fds.len() == 1 => {
+                    let handle = ProcessHandle::from_fd(fds.remove(0), pid);
+                    return Ok(Launched { handle, channel: ours });
+                }
+                Some((FromTemplate::Failed { errno }, _)) => {
+                    return Err(Error::io("forking a worker", std::io::Error::from_raw_os_error(errno)));
+                }
+                Some((FromTemplate::Ended { pid, exit }, _)) => {
+                    self.ended.insert(pid, exit);
+                }
+                Some(_) => return Err(Error::start("the template sent a reply without a descriptor")),
+                None => return Err(Error::start(format!("the template did not answer within {LAUNCH_LIMIT:?}"))),
+            }
+        }
+    }
+
+    /// The next message before `deadline`; an error if the template is gone.
+    fn next_message(&self, deadline: Instant) -> Result<Option<(FromTemplate, Vec<OwnedFd>)>> {
+        let mut buffer = [0; 64];
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.channel.recv_timeout(&mut buffer, left)? {
+            Received::Message(len, fds) => match FromTemplate::from_bytes(&buffer[..len]) {
+                Some(message) => Ok(Some((message, fds))),
+                None => Err(Error::start("the template sent something unreadable")),
+            },
+            Received::Closed => Err(Error::start("the template process is gone")),
+            Received::Nothing => Ok(None),
+        }
+    }
+
+    /// How the worker with this process id ended.
+    pub(super) fn exit_of(&mut self, pid: u32) -> Exit {
+        let deadline = Instant::now() + REPORT_LIMIT;
+        loop {
+            if let Some(exit) = self.ended.remove(&pid) {
+                return exit;
+            }
+            match self.next_message(deadline) {
+                Ok(Some((FromTemplate::Ended { pid, exit }, _))) => {
+                    self.ended.insert(pid, exit);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return Exit::Unknown,
+            }
+        }
+    }
+
+    /// Ends it: closing the channel is the sign; a deaf one is killed.
+    pub(super) fn shut_down(self) {
+        let Template { channel, handle, .. } = self;
+        drop(channel);
+        if !handle.wait_dead(Some(Duration::from_millis(200))) {
+            let _ = handle.kill(rustix::process::Signal::KILL);
+            handle.wait_dead(None); // SIGKILL cannot be refused
+        }
+        handle.wait_status();
+    }
+}
+
+/// The template's whole life: forks on request, reports ends, leaves when the pool's process does.
+///
+/// It is alone in its process, so its forks start from a state in which nothing is half done.
+pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandle) -> ! {
+    sys::set_name("ringpool-template");
+    sys::default_signals();
+    sys::ignore_sigint();
+    let mut children: Vec<ProcessHandle> = Vec::new();
+    let mut guarded: Option<(u64, String)> = None;
+    loop {
+        let mut fds = vec![channel.as_fd(), parent.as_fd()];
+        fds.extend(children.iter().map(AsFd::as_fd));
+        let Ok(ready) = sys::poll_in(&fds, None) else { leave() };
+        if ready[1].any() {
+            if let Some((nonce, name)) = &guarded {
+                crate::name_card::remove_stale(name, *nonce);
+            }
+            leave(); // workers die with this process
+        }
+        let dead: Vec<usize> = (0..children.len()).filter(|i| ready[i + 2].any()).collect();
+        for &i in dead.iter().rev() {
+            let child = children.swap_remove(i);
+            let exit = child.wait_status().unwrap_or(Exit::Unknown);
+            let report = FromTemplate::Ended { pid: child.pid(), exit }.to_bytes();
+            if !matches!(channel.send(&report, &[]), Ok(Sent::Yes)) {
+                leave();
+            }
+        }
+        if !ready[0].any() {
+            continue;
+        }
+        let mut buffer = [0; 512];
+        let Ok(Some((len, mut received))) = channel.recv(&mut buffer) else { leave() };
+        let (index, incarnation) = match ToChild::from_bytes(&buffer[..len]) {
+            Some(ToChild::Worker { index, incarnation }) => (index, incarnation),
+            Some(ToChild::GuardName { nonce, name }) => {
+                guarded = Some((nonce, name));
+                continue;
+            }
+            _ => leave(),
+        };
+        if received.len() != 1 {
+            leave();
+        }
+        let theirs = Channel::from_fd(received.remove(0));
+        let me = std::process::id();
+        // SAFETY: this process has one thread, and the child never returns here.
+        let reply = match unsafe { sys::fork() } {
+            Ok(Fork::Child) => {
+                if !sys::set_parent_death_signal(me) {
+                    leave();
+                }
+                drop(channel);
+                children.clear();
+                enter::forked_worker(memory, index, incarnation, theirs)
+            }
+            Ok(Fork::Parent(pid)) => match ProcessHandle::open(pid) {
+                Ok(child) => {
+                    let reply = FromTemplate::Forked { pid }.to_bytes();
+                    let sent = channel.send(&reply, &[child.as_fd()]);
+                    children.push(child);
+                    sent
+                }
+                Err(_) => leave(),
+            },
+            Err(error) => {
+                let errno = match error.kind() {
+                    crate::error::ErrorKind::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EAGAIN),
+                    _ => libc::EAGAIN,
+                };
+                channel.send(&FromTemplate::Failed { errno }.to_bytes(), &[])
+            }
+        };
+        if !matches!(reply, Ok(Sent::Yes)) {
+            leave();
+        }
+    }
+}
+
+/// Ends the template at once: no destructor or exit handler of the program it was forked from runs.
+fn leave() -> ! {
+    // SAFETY: `_exit` ends the process and touches none of its memory.
+    unsafe { libc::_exit(0) }
+}

@@ -1,0 +1,361 @@
+//! `map` and `starmap`: items in chunks, results all at once.
+
+use crate::chunk::ChunkReader;
+use crate::client::{Args, Client, Outcome, ResultBytes, Sink, TaskSpec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::payload::{self, Payload};
+use crate::pool::{Inner, check_chunksize};
+use crate::result::bytes_of;
+use crate::slot::Shape;
+use crate::task::Task;
+use crate::worker::FuncWord;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A function and how items become calls of it: one alone, or a chunk of several as one task.
+pub(crate) struct Calls<T> {
+    func: FuncWord,
+    name: &'static str,
+    /// How a chunk of items is to be read.
+    chunk: Shape,
+    /// Archives the arguments for one item.
+    one: fn(&Client, T) -> Result<Args>,
+}
+
+impl<T: Payload> Calls<T> {
+    /// Each item is the one argument.
+    pub(crate) fn items<M, F: Task<(T,), M>>(f: F) -> Result<Self> {
+        let one = |client: &Client, item: T| {
+            let args = (item,);
+            client.with_memory(|| Args::archive(&client.arena, &args))
+        };
+        Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Items, one })
+    }
+
+    /// Each item is the tuple of all arguments.
+    pub(crate) fn tuples<M, F: Task<T, M>>(f: F) -> Result<Self> {
+        let one = |client: &Client, item: T| client.with_memory(|| Args::archive(&client.arena, &item));
+        Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Tuples, one })
+    }
+
+    /// Submits one item as an ordinary call.
+    pub(crate) fn submit_one(&self, client: &Client, item: T, sink: Arc<dyn Sink>, tag: u64) -> Result<()> {
+        let args = (self.one)(client, item)?;
+        let shape = args.shape();
+        client.submit(self.spec(client, args, shape), None, sink, tag).map(drop)
+    }
+
+    /// Submits a chunk of items as one task.
+    pub(crate) fn submit_chunk(&self, client: &Client, items: &[T], sink: Arc<dyn Sink>, tag: u64) -> Result<()> {
+        let args = client.with_memory(|| Args::archive_items(&client.arena, items))?;
+        let range = (0, items.len() as u32);
+        client.submit(self.spec(client, args, self.chunk), Some(range), sink, tag).map(drop)
+    }
+
+    fn spec(&self, client: &Client, args: Args, shape: Shape) -> TaskSpec {
+        TaskSpec { func: self.func, name: self.name, args, shape, max_attempts: client.max_attempts() }
+    }
+}
+
+/// Results of neighbouring items, as they came.
+pub(crate) enum Piece {
+    /// The result of one item.
+    One(ResultBytes),
+    /// The results of so many items of a chunk.
+    Many(u32, ResultBytes),
+    /// So many items failed, all with this.
+    Failed(u32, Error),
+}
+
+impl Piece {
+    /// From an outcome: the index of its first item in its task, and the piece.
+    pub(crate) fn new(outcome: Outcome) -> (u32, Piece) {
+        match outcome {
+            Outcome::Items { first, done, bytes } => (first, Piece::Many(done, bytes)),
+            Outcome::Range { first, end, error } => (first, Piece::Failed(end - first, error)),
+            other => match bytes_of(other) {
+                Ok(bytes) => (0, Piece::One(bytes)),
+                Err(error) => (0, Piece::Failed(1, error)),
+            },
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Piece::One(_) => 1,
+            Piece::Many(count, _) | Piece::Failed(count, _) => *count as usize,
+        }
+    }
+
+    /// Hands every item's result to `take`.
+    pub(crate) fn for_each<R: Payload>(&self, mut take: impl FnMut(Result<R>)) {
+        match self {
+            Piece::One(bytes) => take(payload::take(bytes.as_slice())),
+            Piece::Failed(count, error) => (0..*count).for_each(|_| take(Err(error.clone()))),
+            Piece::Many(count, bytes) => {
+                let mut reader = ChunkReader::new(bytes.as_slice(), *count);
+                let mut given = 0;
+                while let Some(item) = reader.next::<R>() {
+                    match item {
+                        Ok(result) => take(result),
+                        Err(error) => {
+                            // The rest is unreadable, and every item gets an answer.
+                            (given..*count).for_each(|_| take(Err(error.clone())));
+                            return;
+                        }
+                    }
+                    given += 1;
+                }
+                (given..*count).for_each(|_| take(Err(Error::corrupted("a chunk's results end early"))));
+            }
+        }
+    }
+
+    /// Appends the values, or stops at the first error. Arrays of plain values are copied at once.
+    fn append<R: Payload>(&self, values: &mut Vec<R>) -> Result<()> {
+        if let Piece::Many(count, bytes) = self {
+            let start = values.len();
+            let mut reader = ChunkReader::new(bytes.as_slice(), *count);
+            while reader.left() > 0 {
+                if reader.read_flat_into(values)? == 0 {
+                    match reader.next::<R>() {
+                        Some(item) => values.push(item??),
+                        None => break,
+                    }
+                }
+            }
+            if values.len() - start == *count as usize {
+                return Ok(());
+            }
+            return Err(Error::corrupted("a chunk's results end early"));
+        }
+        let mut failure = None;
+        self.for_each(|result: Result<R>| match result {
+            Ok(value) => values.push(value),
+            Err(error) => failure = Some(error),
+        });
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Where the outcomes of a map arrive. The tag of a task is the index of its first item.
+#[derive(Default)]
+pub(crate) struct MapSink {
+    /// Items without an outcome; more than there can be until all are submitted.
+    left: AtomicUsize,
+    pieces: Mutex<Vec<(usize, Piece)>>,
+    then: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
+    inner: std::sync::OnceLock<Arc<Inner>>,
+}
+
+impl MapSink {
+    fn pieces(&self) -> MutexGuard<'_, Vec<(usize, Piece)>> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    fn add(&self, index: usize, piece: Piece) {
+        let count = piece.len();
+        self.pieces().push((index, piece));
+        if self.left.fetch_sub(count, Ordering::AcqRel) == count {
+            self.complete();
+        }
+    }
+
+    fn complete(&self) {
+        self.pieces().sort_by_key(|&(index, _)| index);
+        if let Some(inner) = self.inner.get() {
+            let jobs = std::mem::take(&mut *self.then.lock().unwrap_or_else(PoisonError::into_inner));
+            inner.callbacks.run(jobs, true);
+        }
+    }
+}
+
+impl Sink for MapSink {
+    fn deliver(&self, tag: u64, outcome: Outcome) {
+        let (first, piece) = Piece::new(outcome);
+        self.add(tag as usize + first as usize, piece);
+    }
+}
+
+/// The results of [`Pool::map_async`](crate::Pool::map_async) and
+/// [`starmap_async`](crate::Pool::starmap_async), now or later.
+#[must_use = "results that nobody looks at hide their errors"]
+pub struct MapResult<R> {
+    inner: Arc<Inner>,
+    sink: Arc<MapSink>,
+    len: usize,
+    value: PhantomData<fn() -> R>,
+}
+
+impl<R: Payload> MapResult<R> {
+    pub(crate) fn submit<T: Payload>(
+        inner: &Arc<Inner>,
+        calls: &Calls<T>,
+        items: impl IntoIterator<Item = T>,
+        chunksize: Option<usize>,
+    ) -> Result<Self> {
+        inner.check_running()?;
+        let chunksize = chunksize.map(check_chunksize).transpose()?;
+        let items: Vec<T> = items.into_iter().collect();
+        let len = items.len();
+        let chunksize = chunksize.unwrap_or_else(|| len.div_ceil(4 * inner.processes.max(1)).max(1));
+        let sink = Arc::new(MapSink::default());
+        sink.left.store(len, Ordering::Relaxed);
+        let mut items = items.into_iter();
+        let mut start = 0;
+        while start < len {
+            let result = if chunksize == 1 {
+                let item = items.next().expect("counted above");
+                calls.submit_one(&inner.client, item, sink.clone(), start as u64)
+            } else {
+                let chunk: Vec<T> = items.by_ref().take(chunksize).collect();
+                calls.submit_chunk(&inner.client, &chunk, sink.clone(), start as u64)
+            };
+            let end = (start + chunksize).min(len);
+            if let Err(error) = result {
+                // These items fail; the others are done all the same.
+                sink.add(start, Piece::Failed((end - start) as u32, error));
+            }
+            start = end;
+        }
+        Ok(MapResult { inner: inner.clone(), sink, len, value: PhantomData })
+    }
+
+    /// How many results there will be.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there was no item.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Waits for all results and returns them in the order of the items, or the error of the first item
+    /// that failed.
+    pub fn get(&self) -> Result<Vec<R>> {
+        self.complete(None)?;
+        self.values()
+    }
+
+    /// [`get`](Self::get), waiting no longer than `timeout`.
+    pub fn get_timeout(&self, timeout: Duration) -> Result<Vec<R>> {
+        self.complete(Some(timeout))?;
+        self.values()
+    }
+
+    /// Waits for all results and returns each by itself: what failed beside what succeeded.
+    ///
+    /// ```
+    /// # ringpool::init();
+    /// # let pool = ringpool::Pool::new(2)?;
+    /// let results = pool.map_async(|x: u32| -> u32 { assert!(x != 2); x }, 0..4, None)?.get_each()?;
+    /// assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 3);
+    /// assert!(results[2].as_ref().unwrap_err().is_panic());
+    /// # Ok::<(), ringpool::Error>(())
+    /// ```
+    pub fn get_each(&self) -> Result<Vec<Result<R>>> {
+        self.complete(None)?;
+        let mut results = Vec::with_capacity(self.len);
+        for (_, piece) in &*self.sink.pieces() {
+            piece.for_each(|result| results.push(result));
+        }
+        Ok(results)
+    }
+
+    fn complete(&self, timeout: Option<Duration>) -> Result<()> {
+        if self.wait(timeout) {
+            return Ok(());
+        }
+        self.inner.check_process()?;
+        Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into())
+    }
+
+    fn values(&self) -> Result<Vec<R>> {
+        values(&self.sink, self.len)
+    }
+
+    /// Waits until all items are done, at most for `timeout`; `false` if it has passed.
+    pub fn wait(&self, timeout: Option<Duration>) -> bool {
+        if self.sink.is_done() {
+            return true;
+        }
+        if self.inner.check_process().is_err() {
+            return false;
+        }
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        self.inner.client.wait_any(&|| self.sink.is_done(), deadline)
+    }
+
+    /// Whether all items are done, well or badly.
+    pub fn ready(&self) -> bool {
+        if !self.sink.is_done() && self.inner.check_process().is_ok() {
+            self.inner.client.collect();
+        }
+        self.sink.is_done()
+    }
+
+    /// Whether all items succeeded; `None` while some are not done.
+    pub fn successful(&self) -> Option<bool> {
+        self.ready().then(|| self.values().is_ok())
+    }
+
+    /// Has `f` called with all values when they have come, if no item failed. See
+    /// [`AsyncResult::callback`](crate::AsyncResult::callback). Not called for no items at all.
+    pub fn callback(self, f: impl FnOnce(Vec<R>) + Send + 'static) -> Self {
+        let (sink, len) = (self.sink.clone(), self.len);
+        self.then(move || {
+            if let Ok(values) = values(&sink, len) {
+                f(values);
+            }
+        })
+    }
+
+    /// Has `f` called once with the error of the first item that failed, if one fails.
+    pub fn error_callback(self, f: impl FnOnce(Error) + Send + 'static) -> Self {
+        let (sink, len) = (self.sink.clone(), self.len);
+        self.then(move || {
+            if let Err(error) = values::<R>(&sink, len) {
+                f(error);
+            }
+        })
+    }
+
+    fn then(self, job: impl FnOnce() + Send + 'static) -> Self {
+        if self.len == 0 {
+            return self;
+        }
+        let _ = self.sink.inner.set(self.inner.clone());
+        let mut then = self.sink.then.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.sink.is_done() {
+            drop(then);
+            self.inner.callbacks.run(vec![Box::new(job)], false);
+        } else {
+            self.inner.callbacks.expect_one();
+            then.push(Box::new(job));
+            drop(then);
+        }
+        self
+    }
+}
+
+fn values<R: Payload>(sink: &MapSink, len: usize) -> Result<Vec<R>> {
+    let mut values = Vec::with_capacity(len);
+    for (_, piece) in &*sink.pieces() {
+        piece.append(&mut values)?;
+    }
+    Ok(values)
+}
+
+impl<R> std::fmt::Debug for MapResult<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let left = self.sink.left.load(Ordering::Relaxed);
+        f.debug_struct("MapResult").field("items", &self.len).field("left", &left).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,372 @@
+//! The pool itself: its life cycle and its methods.
+
+use crate::builder::Builder;
+use crate::callbacks::Callbacks;
+use crate::client::{Args, Client, Sink, TaskSpec, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::imap::{IMap, Order};
+use crate::map::{Calls, MapResult};
+use crate::payload::Payload;
+use crate::result::{AsyncResult, Single};
+use crate::shared_slice::{Pod, SliceMut};
+use crate::supervisor::Control;
+use crate::sys::fork_guard;
+use crate::task::Task;
+use crate::worker::FuncWord;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// A pool of worker processes.
+///
+/// Methods are those of Python's `multiprocessing.Pool`. Functions are plain `fn`s and closures that
+/// capture nothing; arguments and results are any types that [rkyv](crate::rkyv) can archive, and travel
+/// through shared memory. A worker that is killed costs the task that it ran, and is replaced.
+///
+/// Dropping a pool terminates it. To let it finish, [`close`](Self::close) and [`join`](Self::join) it.
+///
+/// ```
+/// # ringpool::init();
+/// use ringpool::Pool;
+///
+/// let pool = Pool::new(2)?;
+/// assert_eq!(pool.apply(|a: u64, b: u64| a + b, (1, 2))?, 3);
+/// let squares = pool.map(|x: u64| x * x, 0..10u64)?;
+/// assert_eq!(squares[9], 81);
+/// pool.close();
+/// pool.join()?;
+/// # Ok::<(), ringpool::Error>(())
+/// ```
+pub struct Pool {
+    pub(crate) inner: Arc<Inner>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+const RUNNING: u32 = 0;
+const CLOSED: u32 = 1;
+const TERMINATED: u32 = 2;
+
+/// What the pool, its results and its iterators share.
+pub(crate) struct Inner {
+    pub(crate) client: Arc<Client>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) streams: Arc<AtomicUsize>,
+    pub(crate) processes: usize,
+    phase: AtomicU32,
+    fork_generation: u64,
+    owner: u32,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        client: Arc<Client>,
+        control: Arc<Control>,
+        streams: Arc<AtomicUsize>,
+        processes: usize,
+    ) -> Self {
+        Inner {
+            callbacks: Callbacks::new(client.clone()),
+            client,
+            control,
+            streams,
+            processes,
+            phase: AtomicU32::new(RUNNING),
+            fork_generation: fork_guard::generation(),
+            owner: std::process::id(),
+        }
+    }
+
+    /// Refuses use by a forked child, whose memory does not contain the pool's.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if fork_guard::generation() == self.fork_generation {
+            return Ok(());
+        }
+        Err(ErrorKind::Forked { owner: self.owner }.into())
+    }
+
+    /// Refuses new work unless the pool runs.
+    #[inline]
+    pub(crate) fn check_running(&self) -> Result<()> {
+        self.check_process()?;
+        match self.phase.load(Ordering::Relaxed) {
+            RUNNING => Ok(()),
+            CLOSED => Err(ErrorKind::Closed.into()),
+            _ => Err(ErrorKind::Terminated.into()),
+        }
+    }
+
+    /// Submits one call.
+    #[inline]
+    pub(crate) fn submit_call<A, M, F>(&self, task: F, args: &A, sink: Arc<dyn Sink>, tag: u64) -> Result<Ticket>
+    where
+        A: Payload,
+        F: Task<A, M>,
+    {
+        let func = FuncWord::new(task.func())?;
+        let client = &self.client;
+        let args = client.with_memory(|| Args::archive(&client.arena, args))?;
+        let shape = args.shape();
+        let max_attempts = client.max_attempts();
+        client.submit(TaskSpec { func, name: task.name(), args, shape, max_attempts }, None, sink, tag)
+    }
+}
+
+impl Pool {
+    /// Starts a pool of `processes` workers with default settings; 0 means one for each CPU.
+    pub fn new(processes: usize) -> Result<Self> {
+        Self::builder().processes(processes).start()
+    }
+
+    /// A pool with settings.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn from_parts(inner: Arc<Inner>, supervisor: JoinHandle<()>) -> Self {
+        Pool { inner, supervisor: Mutex::new(Some(supervisor)) }
+    }
+
+    /// How many workers the pool keeps.
+    pub fn processes(&self) -> usize {
+        self.inner.processes
+    }
+
+    /// Process ids of the workers that live now, guests included.
+    pub fn worker_pids(&self) -> Vec<u32> {
+        self.inner.control.pids()
+    }
+
+    /// Calls `f` in a worker and waits for its result.
+    ///
+    /// ```
+    /// # ringpool::init();
+    /// # let pool = ringpool::Pool::new(1)?;
+    /// let length = pool.apply(|text: String| text.len() as u64, ("four".to_owned(),))?;
+    /// assert_eq!(length, 4);
+    /// # Ok::<(), ringpool::Error>(())
+    /// ```
+    pub fn apply<A, M, F>(&self, f: F, args: A) -> Result<F::Value>
+    where
+        A: Payload,
+        F: Task<A, M>,
+    {
+        self.apply_async(f, args)?.get()
+    }
+
+    /// Calls `f` in a worker; the result can be fetched later.
+    ///
+    /// Returns as soon as the task is in a slot. While all slots are taken it waits for one, at most for
+    /// the pool's [patience](Builder::patience).
+    ///
+    /// ```
+    /// # ringpool::init();
+    /// # let pool = ringpool::Pool::new(2)?;
+    /// let results = (1..=3u64).map(|i| pool.apply_async(|x: u64| 10 * x, (i,))).collect::<Result<Vec<_>, _>>()?;
+    /// for (i, result) in results.iter().enumerate() {
+    ///     assert_eq!(result.get()?, 10 * (i as u64 + 1));
+    /// }
+    /// # Ok::<(), ringpool::Error>(())
+    /// ```
+    pub fn apply_async<A, M, F>(&self, f: F, args: A) -> Result<AsyncResult<F::Value>>
+    where
+        A: Payload,
+        F: Task<A, M>,
+    {
+        self.inner.check_running()?;
+        let single = Arc::new(Single::default());
+        let ticket = self.inner.submit_call(f, &args, single.clone(), 0)?;
+        Ok(AsyncResult::new(self.inner.clone(), single, ticket))
+    }
+
+    /// Calls `f` on every item and waits for all results, in the order of the items.
+    ///
+    /// Items travel in chunks of a quarter of each worker's share; [`map_async`](Self::map_async) lets you
+    /// choose. If calls fail, the error is that of the first item that failed; all others are run.
+    ///
+    /// ```
+    /// # ringpool::init();
+    /// # let pool = ringpool::Pool::new(2)?;
+    /// assert_eq!(pool.map(|x: u32| x + 1, [1, 2, 3])?, [2, 3, 4]);
+    /// # Ok::<(), ringpool::Error>(())
+    /// ```
+    pub fn map<T, M, F, I>(&self, f: F, items: I) -> Result<Vec<F::Value>>
+    where
+        T: Payload,
+        I: IntoIterator<Item = T>,
+        F: Task<(T,), M>,
+    {
+        self.map_async(f, items, None)?.get()
+    }
+
+    /// Calls `f` on every item in a worker; the results can be fetched later, all at once.
+    ///
+    /// `chunksize` items travel together, run in one worker, one after the other; `None` cuts the items
+    /// into four chunks for each worker, as `multiprocessing` does.
+    pub fn map_async<T, M, F, I>(&self, f: F, items: I, chunksize: Option<usize>) -> Result<MapResult<F::Value>>
+    where
+        T: Payload,
+        I: IntoIterator<Item = T>,
+        F: Task<(T,), M>,
+    {
+        MapResult::submit(&self.inner, &Calls::items(f)?, items, chunksize)
+    }
+
+    /// [`map`](Self::map) for functions of several arguments: each item is a tuple of them.
+    ///
+    /// ```
+    /// # ringpool::init();
+    /// # let pool = ringpool::Pool::new(2)?;
+    /// assert_eq!(pool.starmap(|a: i32, b: i32| a * b, [(1, 2), (3, 4)])?, [2, 12]);
+    /// # Ok::<(), ringpool::Error>(())
+    /// ```
+    pub fn starmap<A, M, F, I>(&self, f: F, items: I) -> Result<Vec<F::Value>>
+    where
+        A: Payload,
+        I: IntoIterator<Item = A>,
+        F: Task<A, M>,
+    {
+        self.starmap_async(f, items, None)?.get()
+    }
+
+    /// [`map_async`](Self::map_async) for functions of several arguments.
+    pub fn starmap_async<A, M, F, I>(&self, f: F, items: I, chunksize: Option<usize>) -> Result<MapResult<F::Value>>
+    where
+        A: Payload,
+        I: IntoIterator<Item = A>,
+        F: Task<A, M>,
+    {
+        MapResult::submit(&self.inner, &Calls::tuples(f)?, items, chunksize)
+    }
+
+    /// Calls `f` on the items as they are asked for; results come in the order of the items.
+    ///
+    /// Lazy and bounded: at most [`buffersize`](IMap::buffersize) items have been taken from `items` and
+    /// not yet been returned. `chunksize` items travel together; 1 is right unless calls are very short.
+    /// An item that fails is an `Err` at its place, and the iteration goes on.
+    ///
+    /// ```
+    /// # ringpool::init();
+    /// # let pool = ringpool::Pool::new(2)?;
+    /// let firsts: Vec<u64> = pool.imap(|x: u64| x * 2, 0.., 1)?.take(3).collect::<Result<_, _>>()?;
+    /// assert_eq!(firsts, [0, 2, 4]);
+    /// # Ok::<(), ringpool::Error>(())
+    /// ```
+    pub fn imap<T, M, F, I>(&self, f: F, items: I, chunksize: usize) -> Result<IMap<T, F::Value, I::IntoIter>>
+    where
+        T: Payload,
+        I: IntoIterator<Item = T>,
+        F: Task<(T,), M>,
+    {
+        IMap::start(&self.inner, Calls::items(f)?, items.into_iter(), chunksize, Order::Items)
+    }
+
+    /// [`imap`](Self::imap), with results in the order in which they come.
+    pub fn imap_unordered<T, M, F, I>(
+        &self,
+        f: F,
+        items: I,
+        chunksize: usize,
+    ) -> Result<IMap<T, F::Value, I::IntoIter>>
+    where
+        T: Payload,
+        I: IntoIterator<Item = T>,
+        F: Task<(T,), M>,
+    {
+        IMap::start(&self.inner, Calls::items(f)?, items.into_iter(), chunksize, Order::Arrival)
+    }
+
+    /// A slice in shared memory to fill in place and send without a copy, all zeros at first.
+    ///
+    /// ```
+    /// # ringpool::init();
+    /// use ringpool::{ArchivedSharedSlice, Pool};
+    /// let pool = Pool::new(1)?;
+    /// let mut numbers = pool.alloc::<f64>(1000)?;
+    /// numbers.fill(0.5);
+    /// let sum = pool.apply(|s: &ArchivedSharedSlice<f64>| s.iter().sum::<f64>(), (numbers.share(),))?;
+    /// assert_eq!(sum, 500.0);
+    /// # Ok::<(), ringpool::Error>(())
+    /// ```
+    pub fn alloc<T: Pod>(&self, len: usize) -> Result<SliceMut<T>> {
+        self.inner.check_process()?;
+        SliceMut::new(&self.inner.client, len)
+    }
+
+    /// Takes no more work. Workers leave when all that was submitted is done.
+    pub fn close(&self) {
+        if self.inner.check_process().is_ok() {
+            let _ =
+                self.inner.phase.compare_exchange(RUNNING, CLOSED, Ordering::Relaxed, Ordering::Relaxed);
+            self.inner.control.close();
+        }
+    }
+
+    /// Kills the workers. Work that is not done fails with [`ErrorKind::Terminated`].
+    ///
+    /// When this returns, all workers that the pool launched are dead.
+    pub fn terminate(&self) {
+        if self.inner.check_process().is_ok() {
+            self.inner.phase.store(TERMINATED, Ordering::Relaxed);
+            self.inner.control.terminate();
+            self.inner.control.wait_ended();
+        }
+    }
+
+    /// Waits until all workers are gone and all callbacks have run. Only after [`close`](Self::close) or
+    /// [`terminate`](Self::terminate).
+    pub fn join(&self) -> Result<()> {
+        self.inner.check_process()?;
+        if self.inner.phase.load(Ordering::Relaxed) == RUNNING {
+            return Err(ErrorKind::StillRunning.into());
+        }
+        let client = &self.inner.client;
+        if self.inner.phase.load(Ordering::Relaxed) == CLOSED {
+            client.wait_any(&|| client.in_flight() == 0, None);
+            self.inner.control.nudge();
+        }
+        self.finish();
+        Ok(())
+    }
+
+    fn finish(&self) {
+        self.inner.control.wait_ended();
+        let thread = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+        self.inner.callbacks.finish();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if self.inner.check_process().is_err() {
+            // A forked child's copy: the workers are its parent's. The thread handle is of no use here.
+            std::mem::forget(self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take());
+            return;
+        }
+        self.terminate();
+        self.finish();
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let phase = match self.inner.phase.load(Ordering::Relaxed) {
+            RUNNING => "running",
+            CLOSED => "closed",
+            _ => "terminated",
+        };
+        f.debug_struct("Pool").field("state", &phase).field("processes", &self.inner.processes).finish()
+    }
+}
+
+/// Refuses a chunk size of nothing.
+pub(crate) fn check_chunksize(chunksize: usize) -> Result<usize> {
+    match chunksize {
+        0 => Err(Error::invalid("the chunk size is 0; it must be at least 1")),
+        _ => Ok(chunksize.min(u32::MAX as usize)),
+    }
+}

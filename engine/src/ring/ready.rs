@@ -1,0 +1,110 @@
+//! The ready ring: one client announces slots, many workers claim ranges of them.
+
+use super::{Hint, Window};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// The positions of a ready ring, each on lines of its own.
+#[repr(C, align(128))]
+pub(crate) struct ReadyControl {
+    /// Where the client writes next. Only the client stores it.
+    tail: AtomicU64,
+    _tail_line: [u64; 15],
+    /// Where workers claim next. Moves only by CAS, and a range is used only if the CAS succeeded.
+    head: AtomicU64,
+    _head_line: [u64; 15],
+}
+
+impl ReadyControl {
+    #[cfg(test)]
+    pub(crate) fn new() -> Self {
+        ReadyControl {
+            tail: AtomicU64::new(0),
+            _tail_line: [0; 15],
+            head: AtomicU64::new(0),
+            _head_line: [0; 15],
+        }
+    }
+}
+
+/// A ring of slot numbers, single producer, many consumers.
+///
+/// A consumer that dies after its CAS leaves hints in its window, where others find them; one that
+/// dies before leaves nothing. No position is ever owned, so nobody waits for anybody.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadyRing<'a> {
+    control: &'a ReadyControl,
+    cells: &'a [AtomicU32],
+}
+
+impl<'a> ReadyRing<'a> {
+    /// `cells` has a power of two of entries.
+    pub(crate) fn new(control: &'a ReadyControl, cells: &'a [AtomicU32]) -> Self {
+        debug_assert!(cells.len().is_power_of_two());
+        ReadyRing { control, cells }
+    }
+
+    fn cell(&self, position: u64) -> &'a AtomicU32 {
+        &self.cells[(position as usize) & (self.cells.len() - 1)]
+    }
+
+    /// Whether there is room for one more at `tail`, the producer's private position.
+    #[inline]
+    pub(crate) fn has_room(&self, tail: u64, known_head: &mut u64) -> bool {
+        if tail.wrapping_sub(*known_head) < self.cells.len() as u64 {
+            return true;
+        }
+        // Acquire pairs with the consumers' CAS: their loads of the cells are over.
+        *known_head = self.control.head.load(Ordering::Acquire);
+        tail.wrapping_sub(*known_head) < self.cells.len() as u64
+    }
+
+    /// Writes a slot number at `tail`; invisible until [`publish`](Self::publish). The producer only.
+    #[inline]
+    pub(crate) fn write(&self, tail: u64, slot: u32) {
+        self.cell(tail).store(slot, Ordering::Relaxed);
+    }
+
+    /// Shows all cells below `tail` to the workers. The producer only.
+    #[inline]
+    pub(crate) fn publish(&self, tail: u64) {
+        self.control.tail.store(tail, Ordering::Release); // pairs with `claim`
+    }
+
+    /// How many hints wait. May be out of date at once.
+    #[inline]
+    pub(crate) fn backlog(&self) -> u64 {
+        let head = self.control.head.load(Ordering::Acquire);
+        let tail = self.control.tail.load(Ordering::Acquire);
+        let waiting = tail.wrapping_sub(head);
+        if waiting <= self.cells.len() as u64 { waiting } else { 0 }
+    }
+
+    /// Moves up to `most` hints into `window`; returns how many.
+    ///
+    /// The window is filled *before* the head moves, so that at every instant each hint is in the
+    /// ring or in a window, where an idle worker or a reaper can find it.
+    #[inline]
+    pub(crate) fn claim(&self, most: impl FnOnce(u64) -> u64, window: &Window, hint: impl Fn(u32) -> Hint) -> usize {
+        let head = self.control.head.load(Ordering::Acquire);
+        let tail = self.control.tail.load(Ordering::Acquire); // pairs with `publish`
+        let waiting = tail.wrapping_sub(head);
+        // A tail that only corruption explains is treated as empty; the client repairs its ring.
+        if waiting == 0 || waiting > self.cells.len() as u64 {
+            return 0;
+        }
+        let count = most(waiting).clamp(1, waiting).min(super::BATCH as u64);
+        for i in 0..count {
+            window.set(i as usize, hint(self.cell(head.wrapping_add(i)).load(Ordering::Relaxed)));
+        }
+        // Release: the loads of the cells above happen before the producer overwrites them.
+        match self.control.head.compare_exchange(
+            head,
+            head.wrapping_add(count),
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        ) {
+            Ok(_) => count as usize,
+            Err(_) => 0,
+        }
+    }
+}

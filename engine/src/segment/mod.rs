@@ -1,0 +1,357 @@
+//! The two shared memories of a pool and typed access to their words.
+//!
+//! *Control* memory is read and written by all: slots, rings, masks, block words. *Data* memory
+//! holds payloads: each process may write its own region and maps everybody else's read-only.
+
+mod layout;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ring::{CompletionControl, CompletionRing, ReadyRing, Requeue, Window};
+use crate::slot::{Owner, Slot};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sys::{Mapping, create_memfd};
+use crate::wake::{Bell, Masks, Park};
+pub(crate) use layout::{
+    ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
+    MAX_PROCESSES, ProcessEntry, Sizes, VERSION,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Name of the control memory in `/proc/<pid>/maps`.
+pub(crate) const CONTROL_NAME: &str = "ringpool-control";
+/// Name of the payload memory.
+pub(crate) const DATA_NAME: &str = "ringpool-data";
+
+/// What the pool asks of its workers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum PoolState {
+    /// Take work, wait for work.
+    Running = 0,
+    /// Take what is left, then leave.
+    Draining = 1,
+    /// Leave before the next task.
+    Stopping = 2,
+}
+
+/// Whose a process entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Role {
+    Unused = 0,
+    Client = 1,
+    /// Launched by the pool: runs the same program.
+    Worker = 2,
+    /// Joined by name: another program, or another run of this one.
+    Guest = 3,
+}
+
+/// The life word of a process entry: `[state 4][28 unused][incarnation 32]`.
+///
+/// | state | meaning | who leaves it |
+/// | --- | --- | --- |
+/// | `Free` | nobody; `incarnation` is the next one's | the supervisor, who launches into it |
+/// | `Joining` | launched, not yet working | the process, or a reaper |
+/// | `Live` | working | the process, or a reaper |
+/// | `Leaving` | will exit without touching a task again | a reaper |
+/// | `Dead` | the kernel confirmed its end; being reaped | the last step of the reap |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Life {
+    pub state: LifeState,
+    pub incarnation: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LifeState {
+    Free,
+    Joining,
+    Live,
+    Leaving,
+    Dead,
+}
+
+impl Life {
+    pub(crate) fn pack(self) -> u64 {
+        (self.state as u64) << 60 | u64::from(self.incarnation)
+    }
+
+    pub(crate) fn unpack(word: u64) -> Option<Self> {
+        let state = match word >> 60 {
+            0 => LifeState::Free,
+            1 => LifeState::Joining,
+            2 => LifeState::Live,
+            3 => LifeState::Leaving,
+            4 => LifeState::Dead,
+            _ => return None,
+        };
+        Some(Life { state, incarnation: word as u32 })
+    }
+}
+
+impl ProcessEntry {
+    pub(crate) fn life(&self) -> Option<Life> {
+        Life::unpack(self.life.load(Ordering::Acquire))
+    }
+
+    /// Changes the state of this incarnation; `false` if the entry is somewhere else by now.
+    pub(crate) fn change_life(&self, incarnation: u32, from: &[LifeState], to: Life) -> bool {
+        from.iter().any(|&state| {
+            let expected = Life { state, incarnation }.pack();
+            self.life.compare_exchange(expected, to.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        })
+    }
+}
+
+/// A pool's memory as one process sees it.
+pub(crate) struct Segment {
+    pub(crate) layout: Layout,
+    control: Mapping,
+    /// Everybody's regions, read-only.
+    data: Mapping,
+    /// This process's region, writable.
+    region: Mapping,
+    /// Which region is ours.
+    pub(crate) index: u32,
+    control_fd: OwnedFd,
+    data_fd: OwnedFd,
+}
+
+impl Segment {
+    /// Makes the memory of a new pool; this process becomes entry 0, its client.
+    pub(crate) fn create(sizes: Sizes) -> Result<Self> {
+        sizes.check()?;
+        let layout = Layout::new(sizes);
+        let control_fd = create_memfd(CONTROL_NAME, layout.control_len as u64)?;
+        let data_fd = create_memfd(DATA_NAME, layout.data_len)?;
+        let segment = Self::map(layout, control_fd, data_fd, 0)?;
+        let header = segment.header();
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.layout.store(layout.fingerprint(), Ordering::Relaxed);
+        header.processes.store(sizes.processes.into(), Ordering::Relaxed);
+        header.slots.store(sizes.slots.into(), Ordering::Relaxed);
+        header.completions.store(sizes.completions.into(), Ordering::Relaxed);
+        header.region.store(sizes.region, Ordering::Relaxed);
+        let me = segment.process(0);
+        me.pid.store(std::process::id(), Ordering::Relaxed);
+        me.role.store(Role::Client as u32, Ordering::Relaxed);
+        me.life.store(Life { state: LifeState::Live, incarnation: 0 }.pack(), Ordering::Release);
+        Ok(segment)
+    }
+
+    /// Says that everything in the header is written. Others refuse to attach before.
+    pub(crate) fn publish(&self) {
+        self.header().magic.store(MAGIC, Ordering::Release); // pairs with `attach`
+    }
+
+    /// Maps the memory of an existing pool as process `index`.
+    pub(crate) fn attach(control_fd: OwnedFd, data_fd: OwnedFd, index: u32) -> Result<Self> {
+        let refuse = |message: String| -> Error { ErrorKind::Attach { name: String::new(), message }.into() };
+        let file_len = rustix::fs::fstat(&control_fd).map_err(|e| Error::io("stat of the control memory", e))?.st_size;
+        if (file_len as u64) < size_of::<Header>() as u64 {
+            return Err(refuse(format!("its control memory is {file_len} bytes long, too short for a header")));
+        }
+        let sizes = {
+            let head = Mapping::read_write(control_fd.as_fd(), 0, 4096)?;
+            // SAFETY: the mapping is at least a page, page-aligned, and made of atomics only.
+            let header = unsafe { head.ptr().cast::<Header>().as_ref() };
+            Self::check_header(header).map_err(refuse)?
+        };
+        let layout = Layout::new(sizes);
+        if layout.control_len as i64 != file_len {
+            return Err(refuse(format!("its control memory is {file_len} bytes long, not {}", layout.control_len)));
+        }
+        let data_len = rustix::fs::fstat(&data_fd).map_err(|e| Error::io("stat of the payload memory", e))?.st_size;
+        if data_len as u64 != layout.data_len {
+            return Err(refuse(format!("its payload memory is {data_len} bytes long, not {}", layout.data_len)));
+        }
+        if index >= sizes.processes {
+            return Err(refuse(format!("it has {} places, not {index}", sizes.processes)));
+        }
+        Self::map(layout, control_fd, data_fd, index)
+    }
+
+    fn check_header(header: &Header) -> Result<Sizes, String> {
+        let get = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let magic = header.magic.load(Ordering::Acquire); // pairs with `publish`
+        if magic != MAGIC {
+            return Err(format!("its first word is {magic:#x}, not a pool's"));
+        }
+        if get(&header.version) != VERSION {
+            return Err(format!("its layout is version {}, this library's is {VERSION}", get(&header.version)));
+        }
+        let small = |word: &AtomicU64| u32::try_from(get(word)).map_err(|_| format!("a size of {}", get(word)));
+        let sizes = Sizes {
+            processes: small(&header.processes)?,
+            slots: small(&header.slots)?,
+            completions: small(&header.completions)?,
+            region: get(&header.region),
+        };
+        sizes.check().map_err(|error| error.to_string())?;
+        let ours = Layout::new(sizes).fingerprint();
+        if get(&header.layout) != ours {
+            return Err(format!("its layout is {:#x}, this library's is {ours:#x}", get(&header.layout)));
+        }
+        let format = crate::payload::format_fingerprint();
+        if get(&header.payload_format) != format {
+            return Err(format!(
+                "its payloads are archived as {:#x}, this program's as {format:#x} (rkyv version or features differ)",
+                get(&header.payload_format)
+            ));
+        }
+        Ok(sizes)
+    }
+
+    fn map(layout: Layout, control_fd: OwnedFd, data_fd: OwnedFd, index: u32) -> Result<Self> {
+        let control = Mapping::read_write(control_fd.as_fd(), 0, layout.control_len)?;
+        let data = Mapping::read_only(data_fd.as_fd(), 0, layout.data_len as usize)?;
+        let start = layout.sizes.region * u64::from(index);
+        let region = Mapping::read_write(data_fd.as_fd(), start, layout.sizes.region as usize)?;
+        Ok(Segment { layout, control, data, region, index, control_fd, data_fd })
+    }
+
+    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.control_fd.as_fd(), self.data_fd.as_fd()]
+    }
+
+    /// A structure of the control memory.
+    fn at<T>(&self, offset: usize) -> &T {
+        assert!(offset + size_of::<T>() <= self.control.len() && offset.is_multiple_of(align_of::<T>()));
+        // SAFETY: inside the mapping and aligned by the assertion (the mapping is page-aligned). Every
+        // `T` used here is made of atomics and unused words only, for which all bit patterns are valid.
+        unsafe { self.control.ptr().byte_add(offset).cast::<T>().as_ref() }
+    }
+
+    fn array<T>(&self, offset: usize, len: usize) -> &[T] {
+        assert!(offset + len * size_of::<T>() <= self.control.len() && offset.is_multiple_of(align_of::<T>()));
+        // SAFETY: as in `at`.
+        unsafe { std::slice::from_raw_parts(self.control.ptr().byte_add(offset).cast::<T>().as_ptr(), len) }
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        self.at(0)
+    }
+
+    pub(crate) fn functions(&self) -> &[FunctionEntry] {
+        self.array(self.layout.functions, MAX_FUNCTIONS)
+    }
+
+    pub(crate) fn process(&self, index: u32) -> &ProcessEntry {
+        assert!(index < self.layout.sizes.processes);
+        self.at(self.layout.processes + index as usize * size_of::<ProcessEntry>())
+    }
+
+    /// How many entries the process table has.
+    pub(crate) fn processes(&self) -> u32 {
+        self.layout.sizes.processes
+    }
+
+    /// Places that have ever been used, the client's included. Everybody else's words are zero.
+    #[inline]
+    pub(crate) fn places(&self) -> u32 {
+        (self.header().places.load(Ordering::Acquire) as u32).min(self.processes())
+    }
+
+    pub(crate) fn window(&self, index: u32) -> &Window {
+        &self.process(index).window
+    }
+
+    pub(crate) fn park(&self, index: u32) -> Park<'_> {
+        Park(&self.process(index).park)
+    }
+
+    /// The bell that wakes workers.
+    pub(crate) fn bell<'a>(&'a self) -> Bell<'a, impl Fn(u32) -> Park<'a>> {
+        Bell::new(self.at::<Masks>(self.layout.masks), self.places(), |index| self.park(index))
+    }
+
+    pub(crate) fn client(&self) -> &ClientControl {
+        self.at(self.layout.client)
+    }
+
+    pub(crate) fn ready(&self, lane: usize) -> ReadyRing<'_> {
+        let capacity = Layout::ready_capacity(self.layout.sizes.slots as usize);
+        let cells = self.array(self.layout.ready_cells + lane * 4 * capacity, capacity);
+        ReadyRing::new(&self.client().ready[lane], cells)
+    }
+
+    pub(crate) fn requeue(&self, lane: usize) -> Requeue<'_> {
+        let words = Layout::requeue_words(self.layout.sizes.slots as usize);
+        let bits = self.array(self.layout.requeue_bits + lane * 8 * words, words);
+        Requeue::new(&self.client().requeue_any[lane], bits)
+    }
+
+    pub(crate) fn slots(&self) -> &[Slot] {
+        self.array(self.layout.slots, self.layout.sizes.slots as usize)
+    }
+
+    pub(crate) fn slot(&self, index: u32) -> &Slot {
+        &self.slots()[index as usize]
+    }
+
+    pub(crate) fn completions(&self, worker: u32) -> CompletionRing<'_> {
+        let start = self.layout.completions + worker as usize * self.layout.completion_stride;
+        let cells = self.array(start + size_of::<CompletionControl>(), self.layout.sizes.completions as usize);
+        CompletionRing::new(self.at(start), cells)
+    }
+
+    /// The class words of a process's extents.
+    pub(crate) fn classes(&self, owner: u32) -> &[AtomicU32] {
+        assert!(owner < self.processes());
+        self.array(self.layout.classes + owner as usize * self.layout.class_stride, self.layout.sizes.extents())
+    }
+
+    /// The block words of a process's region.
+    pub(crate) fn words(&self, owner: u32) -> &[AtomicU64] {
+        assert!(owner < self.processes());
+        let count = self.layout.word_stride / 8;
+        self.array(self.layout.words + owner as usize * self.layout.word_stride, count)
+    }
+
+    /// The memory of this process's own region.
+    pub(crate) fn region(&self) -> &Mapping {
+        &self.region
+    }
+
+    pub(crate) fn data_fd(&self) -> BorrowedFd<'_> {
+        self.data_fd.as_fd()
+    }
+
+    /// Payload bytes in the region of `owner`; `None` if they do not lie inside it.
+    ///
+    /// # Safety
+    ///
+    /// Nobody may write these bytes while the slice lives. That is what a held block (results) or a
+    /// running slot (arguments) grants, as long as all processes of the pool keep to the protocol.
+    pub(crate) unsafe fn payload(&self, owner: u32, offset: u64, len: u64) -> Option<&[u8]> {
+        let region = self.layout.sizes.region;
+        let end = offset.checked_add(len)?;
+        if owner >= self.processes() || end > region {
+            return None;
+        }
+        let start = u64::from(owner) * region + offset;
+        // SAFETY: inside the read-only mapping of all regions by the checks above; unwritten by contract.
+        Some(unsafe {
+            std::slice::from_raw_parts(self.data.ptr().byte_add(start as usize).as_ptr(), len as usize)
+        })
+    }
+
+    pub(crate) fn state(&self) -> PoolState {
+        match self.header().state.load(Ordering::Acquire) {
+            0 => PoolState::Running,
+            1 => PoolState::Draining,
+            _ => PoolState::Stopping,
+        }
+    }
+
+    /// Tells all workers; they notice at once, asleep or not.
+    pub(crate) fn set_state(&self, state: PoolState) {
+        self.header().state.store(state as u32, Ordering::Release);
+        fence(Ordering::SeqCst); // pairs with the fence in the workers' park protocol
+        self.bell().broadcast();
+    }
+
+    /// This process as slot and block words name it.
+    pub(crate) fn owner_of(&self, index: u32, incarnation: u32) -> Owner {
+        Owner::new(index, incarnation)
+    }
+}

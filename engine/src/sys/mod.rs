@@ -1,0 +1,17 @@
+//! What the engine asks of the operating system. Nothing in here knows the pool's protocol.
+
+mod channel;
+mod cpus;
+pub(crate) mod fork_guard;
+mod memory;
+mod process;
+mod program;
+
+pub(crate) use channel::{Channel, EventFd, Listener, Received, Sent, connect, poll_in};
+pub(crate) use cpus::usable_cpus;
+pub(crate) use memory::{Mapping, create_memfd, physical_memory};
+pub(crate) use process::{
+    Fork, ProcessHandle, default_signals, flush_output, fork, ignore_sigint, quick_exit,
+    redirect_stdin_to_null, set_name, set_parent_death_signal, start_time, still_maps,
+};
+pub(crate) use program::{Program, current_exe_path};

@@ -1,0 +1,166 @@
+//! What a task may return, and which of it counts as failure.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::payload::Payload;
+
+/// The error type for tasks that fail for many reasons: every [`std::error::Error`] becomes one by `?`.
+///
+/// Only its text travels, to be the message of [`ErrorKind::Failed`](crate::ErrorKind::Failed).
+///
+/// ```
+/// use ringpool::TaskError;
+///
+/// fn parse(text: String) -> Result<u16, TaskError> {
+///     let number: u16 = text.trim().parse()?;
+///     if number == 0 {
+///         return Err(TaskError::msg("zero is no port"));
+///     }
+///     Ok(number)
+/// }
+/// assert_eq!(parse("0".into()).unwrap_err().to_string(), "zero is no port");
+/// ```
+// It is neither an `Error` (so that it can be made from all of them) nor an archive (so that a result
+// with it is never taken for a value).
+pub struct TaskError(String);
+
+impl TaskError {
+    /// An error with this text.
+    pub fn msg(message: impl fmt::Display) -> Self {
+        TaskError(message.to_string())
+    }
+}
+
+impl<E: Error> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        TaskError::msg(error)
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// What a task returns. `Marker` is inferred and says which of these it is:
+///
+/// | the function returns | the caller gets | `Err` is |
+/// | --- | --- | --- |
+/// | `T`, a [`Payload`] | `T` | |
+/// | `Result<T, TaskError>` | `T` | a task error |
+/// | `Result<T, E>` where `E: std::error::Error` | `T` | a task error |
+/// | `Result<T, Box<dyn Error>>`, also `+ Send + Sync` | `T` | a task error |
+/// | `Result<T, E>` where `E` is a payload, such as `String` | `Result<T, E>` | a value like any other |
+///
+/// An error type that is a payload *and* an `Error` fits two rows, so the compiler asks for type
+/// annotations. Say which is meant with [`fallible`](super::fallible) or [`plain`](super::plain), or
+/// return `Result<T, TaskError>`. `fallible` also makes `Err(String)` a task error.
+#[diagnostic::on_unimplemented(
+    message = "a task cannot return `{Self}`",
+    label = "its return value cannot be sent back",
+    note = "return a payload (derive `rkyv::Archive`, `rkyv::Serialize`, `rkyv::Deserialize`) or a `Result` \
+            of a payload with `TaskError`, an `std::error::Error` or a boxed one"
+)]
+pub trait Output<Marker> {
+    /// What the caller gets.
+    type Value: Payload;
+
+    /// The value, or the text of the failure.
+    fn into_outcome(self) -> Result<Self::Value, String>;
+}
+
+/// The whole return value is the result.
+pub enum Plain {}
+/// A `Result` with [`TaskError`].
+pub enum Fallible {}
+/// A `Result` with some [`std::error::Error`].
+pub enum Typed {}
+/// A `Result` with `Box<dyn Error>`.
+pub enum Boxed {}
+/// A `Result` with `Box<dyn Error + Send + Sync>`.
+pub enum BoxedSync {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Payload> Output<Plain> for T {
+    type Value = T;
+
+    #[inline]
+    fn into_outcome(self) -> Result<T, String> {
+        Ok(self)
+    }
+}
+
+impl<T: Payload> Output<Fallible> for Result<T, TaskError> {
+    type Value = T;
+
+    #[inline]
+    fn into_outcome(self) -> Result<T, String> {
+        self.map_err(|error| error.0)
+    }
+}
+
+impl<T: Payload, E: Error> Output<Typed> for Result<T, E> {
+    type Value = T;
+
+    #[inline]
+    fn into_outcome(self) -> Result<T, String> {
+        self.map_err(|error| error.to_string())
+    }
+}
+
+impl<T: Payload> Output<Boxed> for Result<T, Box<dyn Error>> {
+    type Value = T;
+
+    #[inline]
+    fn into_outcome(self) -> Result<T, String> {
+        self.map_err(|error| error.to_string())
+    }
+}
+
+impl<T: Payload> Output<BoxedSync> for Result<T, Box<dyn Error + Send + Sync>> {
+    type Value = T;
+
+    #[inline]
+    fn into_outcome(self) -> Result<T, String> {
+        self.map_err(|error| error.to_string())
+    }
+}
+
+/// How [`entry`](super::entry) turns what a function returns into an outcome.
+pub(crate) trait Convert<R> {
+    type Value: Payload;
+
+    fn convert(returned: R) -> Result<Self::Value, String>;
+}
+
+/// As [`Output`] with marker `O` says.
+pub(crate) struct Auto<O>(O);
+
+impl<R: Output<O>, O> Convert<R> for Auto<O> {
+    type Value = R::Value;
+
+    #[inline]
+    fn convert(returned: R) -> Result<R::Value, String> {
+        returned.into_outcome()
+    }
+}
+
+/// `Err` is a task error, whatever it is.
+pub(crate) enum ErrFails {}
+
+impl<T: Payload, E: fmt::Display> Convert<Result<T, E>> for ErrFails {
+    type Value = T;
+
+    #[inline]
+    fn convert(returned: Result<T, E>) -> Result<T, String> {
+        returned.map_err(|error| error.to_string())
+    }
+}

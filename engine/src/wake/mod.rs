@@ -1,0 +1,9 @@
+//! Waking workers without losing a wake-up, without a herd, and without trusting the dead.
+//!
+//! `README.md` beside this file has the protocol and why it is right.
+
+mod bell;
+mod park;
+
+pub(crate) use bell::{Bell, Masks};
+pub(crate) use park::{Park, ParkState};

@@ -1,0 +1,98 @@
+//! The park word of a worker: the truth about whether it sleeps.
+
+use crate::sync::{AtomicU32, Ordering, futex};
+use std::time::Duration;
+
+/// What a worker does, as far as waking it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum ParkState {
+    /// Busy, or not there. Needs no wake-up; looks for more work before it sleeps.
+    Run = 0,
+    /// Asleep, or about to be.
+    Parked = 1,
+    /// Somebody is waking it.
+    Notified = 2,
+    /// Awake and looking for work.
+    Search = 3,
+}
+
+/// A park word: `[incarnation 30][state 2]`, a futex shared by all processes.
+///
+/// | from | to | who |
+/// | --- | --- | --- |
+/// | any | `Search`, `Run`, `Parked` | the worker itself |
+/// | `Parked(i)` | `Notified(i)` | anybody, by CAS |
+/// | any(i) | `Run(i)` | a reaper of incarnation `i`, by CAS |
+///
+/// A worker that dies in `Search` suppresses wake-ups until it is reaped; one that dies while waking
+/// another leaves `Notified`. Both end with the broadcast at the end of every reap.
+#[derive(Clone, Copy)]
+pub(crate) struct Park<'a>(pub &'a AtomicU32);
+
+fn pack(state: ParkState, incarnation: u32) -> u32 {
+    incarnation << 2 | state as u32
+}
+
+impl Park<'_> {
+    /// The state now. Acquire, because decisions about sleeping workers follow.
+    #[inline]
+    pub(crate) fn state(self) -> ParkState {
+        match self.0.load(Ordering::Acquire) & 3 {
+            0 => ParkState::Run,
+            1 => ParkState::Parked,
+            2 => ParkState::Notified,
+            _ => ParkState::Search,
+        }
+    }
+
+    /// The worker looks for work.
+    #[inline]
+    pub(crate) fn search(self, incarnation: u32) {
+        self.0.swap(pack(ParkState::Search, incarnation), Ordering::AcqRel);
+    }
+
+    /// The worker has found work.
+    #[inline]
+    pub(crate) fn run(self, incarnation: u32) {
+        self.0.store(pack(ParkState::Run, incarnation), Ordering::Release);
+    }
+
+    /// The worker announces that it will sleep. It looks for work once more before it does.
+    pub(crate) fn announce(self, incarnation: u32) {
+        self.0.store(pack(ParkState::Parked, incarnation), Ordering::Release);
+    }
+
+    /// Sleeps unless somebody has notified since [`announce`](Self::announce).
+    pub(crate) fn sleep(self, incarnation: u32, limit: Duration) {
+        futex::wait(self.0, pack(ParkState::Parked, incarnation), Some(limit));
+    }
+
+    /// Marks a sleeping worker as being woken; the caller then calls [`wake`](Self::wake).
+    #[must_use]
+    pub(crate) fn notify(self) -> bool {
+        let seen = self.0.load(Ordering::Relaxed);
+        seen & 3 == ParkState::Parked as u32
+            && self
+                .0
+                .compare_exchange(seen, seen & !3 | ParkState::Notified as u32, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Wakes the worker if it is asleep; `false` if it is not (yet), or stopped.
+    pub(crate) fn wake(self) -> bool {
+        futex::wake(self.0, 1) > 0
+    }
+
+    /// Takes the word from a dead incarnation, so that its state misleads nobody.
+    pub(crate) fn take_from_dead(self, incarnation: u32) {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        while seen >> 2 == incarnation & 0x3fff_ffff {
+            let next = pack(ParkState::Run, incarnation);
+            match self.0.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Finding work: own window, rings, requeued slots, other workers' windows; then sleep.
+
+use super::{Claimed, Leave, Worker};
+use crate::ring::{BATCH, Hint};
+use crate::segment::PoolState;
+use crate::slot::State;
+use crate::sync::{Ordering, fence, spin_loop};
+use crate::wake::ParkState;
+use crate::worker::FuncWord;
+use std::time::Duration;
+
+/// A parked worker looks around this often even if nobody wakes it.
+const PARK_LIMIT: Duration = Duration::from_secs(1);
+/// Every so many rounds of the search loop other workers' windows are looked at, too.
+const STEAL_EVERY: u32 = 64;
+
+impl Worker<'_> {
+    /// The next task, claimed; waits for one. `Err` when there is a reason to leave.
+    pub(super) fn find(&mut self) -> Result<Claimed, Leave> {
+        if self.stopping() {
+            return Err(Leave::PoolEnded);
+        }
+        // Straight from one task to the next, without telling anybody.
+        if let Some(task) = self.look() {
+            self.pass_on();
+            return Ok(task);
+        }
+        loop {
+            if let Some(task) = self.search() {
+                return Ok(task);
+            }
+            self.park()?;
+        }
+    }
+
+    /// Looks everywhere but in other workers' windows.
+    fn look(&mut self) -> Option<Claimed> {
+        loop {
+            while self.next < self.claimed {
+                let hint = self.segment.window(self.index).get(self.next);
+                self.next += 1;
+                if let Some(task) = self.claim(hint) {
+                    return Some(task);
+                }
+            }
+            if !self.take_range() {
+                return None;
+            }
+        }
+    }
+
+    /// Fills the own window from a ring or a requeue bit.
+    fn take_range(&mut self) -> bool {
+        let segment = self.segment;
+        let window = segment.window(self.index);
+        let others = u64::from(segment.places().saturating_sub(2));
+        let quota = self.tasks_left.unwrap_or(u64::MAX);
+        for lane in self.lanes.clone() {
+            let most = |waiting: u64| {
+                // One at a time while somebody could take the next; else an even share of what is there.
+                let idle = others > 0 && segment.bell().anybody_idle(self.index);
+                let share = if idle { 1 } else { waiting / (2 * (others + 1)) };
+                share.min(BATCH as u64).min(quota)
+            };
+            let count = segment.ready(lane).claim(most, window, |slot| Hint::new(0, slot));
+            if count > 0 {
+                (self.next, self.claimed) = (0, count);
+                return true;
+            }
+        }
+        for lane in self.lanes.clone() {
+            if segment.requeue(lane).claim(window, |slot| Hint::new(0, slot)) {
+                (self.next, self.claimed) = (0, 1);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// T2 on the slot that a hint names, if it is one and this worker can run it.
+    fn claim(&self, hint: Hint) -> Option<Claimed> {
+        let (client, number) = hint.get()?;
+        if client != 0 || number >= self.segment.layout.sizes.slots {
+            return None;
+        }
+        let slot = self.segment.slot(number);
+        let seen = slot.word().load();
+        if seen.state() != Some(State::Ready) {
+            return None;
+        }
+        // The function cannot change while the word stays `seen`.
+        if !self.lanes.contains(&FuncWord::lane_of(slot)) {
+            return None;
+        }
+        slot.word().claim(seen, self.me).map(|run| Claimed { slot: number, run })
+    }
+
+    /// Takes over what another worker has claimed and not started: it may be stopped, or busy for long.
+    fn steal(&self) -> Option<Claimed> {
+        self.others_hints().find_map(|hint| self.claim(hint))
+    }
+
+    fn others_hints(&self) -> impl Iterator<Item = Hint> {
+        let (segment, me) = (self.segment, self.index);
+        (1..segment.places())
+            .filter(move |&p| p != me)
+            .flat_map(move |p| (0..BATCH).map(move |i| segment.window(p).get(i)))
+    }
+
+    /// Whether another worker's window holds something that this one could run.
+    fn others_have_work(&self) -> bool {
+        self.others_hints().any(|hint| {
+            hint.get().is_some_and(|(client, number)| {
+                client == 0 && number < self.segment.layout.sizes.slots && {
+                    let slot = self.segment.slot(number);
+                    slot.word().load().state() == Some(State::Ready)
+                        && self.lanes.contains(&FuncWord::lane_of(slot))
+                }
+            })
+        })
+    }
+
+    /// Looks for work for a while, awake: meanwhile nobody needs to be woken for it.
+    fn search(&mut self) -> Option<Claimed> {
+        let segment = self.segment;
+        let park = segment.park(self.index);
+        park.search(self.incarnation);
+        self.set_idle(false);
+        let workers = segment.places() as usize - 1;
+        let crowded = workers > 1 && segment.bell().searchers(self.index) >= (workers / 2).max(1).min(self.spare_cpus());
+        let rounds = if crowded { 1 } else { self.spin.max(1) };
+        if rounds > 1 {
+            self.set_searching(true);
+        }
+        for round in 0..rounds {
+            let task = match self.look() {
+                None if round % STEAL_EVERY == 0 => self.steal(),
+                found => found,
+            };
+            if let Some(task) = task {
+                // The task is ours first; then others may be needed for what is left.
+                park.run(self.incarnation);
+                if workers > 1 {
+                    fence(Ordering::SeqCst); // pairs with the fence in `notify`
+                    self.pass_on_after_fence();
+                }
+                return Some(task);
+            }
+            if self.stopping() {
+                break;
+            }
+            spin_loop();
+        }
+        None
+    }
+
+    /// CPUs that are left for searching when the client has one.
+    fn spare_cpus(&self) -> usize {
+        (self.segment.header().cpus.load(Ordering::Relaxed) as usize).saturating_sub(1).max(1)
+    }
+
+    /// Wakes somebody for the work that is left before this worker gets busy.
+    fn pass_on(&self) {
+        if self.segment.places() > 2 && self.backlog() {
+            fence(Ordering::SeqCst); // pairs with the fence in `park`
+            self.pass_on_after_fence();
+        }
+    }
+
+    fn pass_on_after_fence(&self) {
+        let bell = self.segment.bell();
+        if bell.anybody_idle(self.index) && self.backlog() {
+            bell.notify();
+        }
+    }
+
+    /// Sleeps until there may be work; `Err` when there is a reason to leave.
+    fn park(&mut self) -> Result<(), Leave> {
+        let segment = self.segment;
+        let park = segment.park(self.index);
+        park.announce(self.incarnation);
+        self.set_idle(true);
+        self.set_searching(false);
+        fence(Ordering::SeqCst); // pairs with the fences in `notify` and in `Segment::set_state`
+        if self.backlog() || self.others_have_work() {
+            return Ok(());
+        }
+        match segment.state() {
+            PoolState::Running => {}
+            PoolState::Draining | PoolState::Stopping => return Err(Leave::PoolEnded),
+        }
+        if (self.creator_gone)() {
+            return Err(Leave::CreatorGone);
+        }
+        while park.state() == ParkState::Parked {
+            park.sleep(self.incarnation, PARK_LIMIT);
+            if (self.creator_gone)() {
+                return Err(Leave::CreatorGone);
+            }
+            if self.backlog() || segment.state() != PoolState::Running {
+                break; // only a stopped process leaves work without waking us
+            }
+        }
+        Ok(())
+    }
+}

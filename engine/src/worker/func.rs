@@ -1,0 +1,82 @@
+//! From the function word of a slot to code.
+
+use crate::error::{Error, Result};
+use crate::segment::{LANE_CODE, LANE_NAMED};
+use crate::slot::Slot;
+use crate::sync::Ordering;
+use crate::sys::Program;
+use crate::task::{Entry, Func, registry};
+
+/// Which function a task calls: `[1][hash of its name 63]` or `[0][offset in the program 63]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FuncWord(pub u64);
+
+const NAMED: u64 = 1 << 63;
+
+impl FuncWord {
+    /// How other processes will know `func`.
+    #[inline]
+    pub(crate) fn new(func: Func) -> Result<Self> {
+        match func {
+            Func::Name(hash) => Ok(FuncWord(hash | NAMED)),
+            Func::Code(entry) => {
+                let address = entry as usize;
+                match Program::current().offset_of(address) {
+                    Some(offset) => Ok(FuncWord(offset)),
+                    None => Err(Error::function(format!(
+                        "the function at {address:#x} is in another shared library than ringpool; register it by name"
+                    ))),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn is_named(self) -> bool {
+        self.0 & NAMED != 0
+    }
+
+    /// Which ring and which requeue bits announce the slot.
+    pub(crate) fn lane(self) -> usize {
+        if self.is_named() { LANE_NAMED } else { LANE_CODE }
+    }
+
+    pub(crate) fn lane_of(slot: &Slot) -> usize {
+        FuncWord(slot.func.load(Ordering::Relaxed)).lane()
+    }
+}
+
+/// Finds code for function words, remembering the last.
+pub(super) struct Functions {
+    same_program: bool,
+    last: Option<(u64, Entry)>,
+}
+
+impl Functions {
+    pub(super) fn new(same_program: bool) -> Self {
+        Functions { same_program, last: None }
+    }
+
+    #[inline]
+    pub(super) fn get(&mut self, word: u64) -> Result<Entry> {
+        match self.last {
+            Some((known, entry)) if known == word => Ok(entry),
+            _ => self.look_up(word),
+        }
+    }
+
+    #[cold]
+    fn look_up(&mut self, word: u64) -> Result<Entry> {
+        let entry = if FuncWord(word).is_named() {
+            registry::lookup(word & !NAMED)
+                .ok_or_else(|| Error::function(format!("no function is registered here with name hash {word:#x}")))?
+        } else {
+            let address = if self.same_program { Program::current().code_at(word) } else { None };
+            let address = address.ok_or_else(|| Error::function(format!("no code at offset {word:#x} of this program")))?;
+            // SAFETY: the word was made by `FuncWord::new` from an `Entry` of the very same program file,
+            // and the address is inside its executable code.
+            unsafe { std::mem::transmute::<usize, Entry>(address) }
+        };
+        self.last = Some((word, entry));
+        Ok(entry)
+    }
+}

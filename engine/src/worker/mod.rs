@@ -1,0 +1,192 @@
+//! What a worker process does: find a task, claim it, run it, publish the result, again.
+
+mod find;
+mod func;
+mod output;
+mod run;
+
+use crate::arena::Region;
+use crate::error::{Error, Result};
+use crate::segment::{LANE_CODE, LANE_NAMED, Life, LifeState, PoolState, Segment};
+use crate::slot::{Owner, Word};
+use crate::sync::{Ordering, fence};
+use crate::task::{Return, Status};
+pub(crate) use func::FuncWord;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// A task that this worker owns.
+#[derive(Clone, Copy)]
+pub(crate) struct Claimed {
+    slot: u32,
+    run: Word,
+}
+
+/// Why a worker stopped serving.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leave {
+    /// The pool is closed and nothing is left to do, or it is being stopped.
+    PoolEnded,
+    /// It has done as many tasks as it may.
+    Quota,
+    /// The pool's creator is gone.
+    CreatorGone,
+}
+
+/// A worker attached to a pool.
+pub(crate) struct Worker<'s> {
+    segment: &'s Segment,
+    index: u32,
+    incarnation: u32,
+    me: Owner,
+    region: Region,
+    patience: Duration,
+    /// Which lanes it serves: guests only the named one.
+    lanes: RangeInclusive<usize>,
+    functions: func::Functions,
+    /// Hints of the own window that are not tried yet: `[next, claimed)`.
+    next: usize,
+    claimed: usize,
+    /// What this worker's bits in the masks are; nobody else writes them.
+    idle_bit: bool,
+    searching_bit: bool,
+    /// Rounds of the search loop before it parks; 0 on a machine without a CPU to spare.
+    spin: u32,
+    tasks: u64,
+    tasks_left: Option<u64>,
+    creator_gone: &'s dyn Fn() -> bool,
+}
+
+/// Nanoseconds of a search round are some tens; this many are about 50 microseconds.
+const SPIN_ROUNDS: u32 = 1000;
+
+impl<'s> Worker<'s> {
+    /// Becomes incarnation `incarnation` of place `index`. `creator_gone` is asked now and then.
+    pub(crate) fn new(
+        segment: &'s Segment,
+        incarnation: u32,
+        same_program: bool,
+        creator_gone: &'s dyn Fn() -> bool,
+    ) -> Result<Self> {
+        let header = segment.header();
+        let index = segment.index;
+        let me = Owner::new(index, incarnation);
+        let region = Region::open(segment, me, header.quota.load(Ordering::Relaxed))?;
+        let quota = header.tasks_per_worker.load(Ordering::Relaxed);
+        let worker = Worker {
+            segment,
+            index,
+            incarnation,
+            me,
+            region,
+            patience: Duration::from_millis(header.patience.load(Ordering::Relaxed)),
+            lanes: if same_program { LANE_CODE..=LANE_NAMED } else { LANE_NAMED..=LANE_NAMED },
+            functions: func::Functions::new(same_program),
+            next: 0,
+            claimed: 0,
+            idle_bit: true, // a predecessor may have left them set
+            searching_bit: true,
+            spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
+            tasks: segment.process(index).tasks.load(Ordering::Relaxed),
+            tasks_left: (quota != 0).then_some(quota),
+            creator_gone,
+        };
+        for i in 0..crate::ring::BATCH {
+            segment.window(index).set(i, crate::ring::Hint::NONE);
+        }
+        Ok(worker)
+    }
+
+    /// Runs the pool's initializer, if it has one; the error is its text.
+    pub(crate) fn initialize(&mut self) -> Result<(), String> {
+        let header = self.segment.header();
+        let func = header.init_func.load(Ordering::Relaxed);
+        if func == 0 {
+            return Ok(());
+        }
+        let offset = header.init_offset.load(Ordering::Relaxed);
+        let len = header.init_len.load(Ordering::Relaxed);
+        // SAFETY: the creator wrote the arguments before it launched anybody and never frees them.
+        let Some(args) = (unsafe { self.segment.payload(0, offset, len) }) else {
+            return Err(format!("its arguments ({len} bytes at {offset}) lie outside the creator's region"));
+        };
+        let entry = self.functions.get(func).map_err(|error| error.to_string())?;
+        let mut output = output::Scratch::default();
+        let Return { status, span, used } = output.call(entry, args);
+        if status == Status::Value {
+            return Ok(());
+        }
+        // SAFETY: the entry says that it wrote `used` bytes there.
+        let text = unsafe { std::slice::from_raw_parts(span.ptr.as_ptr(), used) };
+        Err(crate::task::failure_text(text))
+    }
+
+    /// Takes part until there is a reason to leave.
+    pub(crate) fn serve(&mut self) -> Leave {
+        let entry = self.segment.process(self.index);
+        let live = Life { state: LifeState::Live, incarnation: self.incarnation };
+        entry.change_life(self.incarnation, &[LifeState::Joining], live);
+        let reason = loop {
+            match self.find() {
+                Ok(task) => {
+                    self.run(task);
+                    if self.tasks_left.is_some_and(|left| left == 0) {
+                        break Leave::Quota;
+                    }
+                }
+                Err(reason) => break reason,
+            }
+        };
+        let leaving = Life { state: LifeState::Leaving, incarnation: self.incarnation };
+        entry.change_life(self.incarnation, &[LifeState::Live], leaving);
+        self.withdraw();
+        reason
+    }
+
+    /// Leaves the wake-up protocol: nobody may count on this worker any more.
+    fn withdraw(&mut self) {
+        self.segment.park(self.index).run(self.incarnation);
+        self.set_idle(false);
+        self.set_searching(false);
+        fence(Ordering::SeqCst); // pairs with the fence in `notify`
+        // Somebody may have skipped a wake-up because we were searching.
+        if self.backlog() {
+            self.segment.bell().notify();
+        }
+    }
+
+    fn set_idle(&mut self, on: bool) {
+        if self.idle_bit != on {
+            self.segment.bell().set_idle(self.index, on);
+            self.idle_bit = on;
+        }
+    }
+
+    fn set_searching(&mut self, on: bool) {
+        if self.searching_bit != on {
+            self.segment.bell().set_searching(self.index, on);
+            self.searching_bit = on;
+        }
+    }
+
+    /// Whether work is left that somebody else could do meanwhile.
+    fn backlog(&self) -> bool {
+        self.next < self.claimed
+            || self.lanes.clone().any(|lane| {
+                self.segment.ready(lane).backlog() > 0 || !self.segment.requeue(lane).is_empty()
+            })
+    }
+
+    fn stopping(&self) -> bool {
+        self.segment.state() == PoolState::Stopping
+    }
+}
+
+/// What a worker process says to its supervisor when it cannot serve.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The initializer failed, with its text.
+    Initializer(String),
+    /// It could not attach.
+    Attach(Error),
+}

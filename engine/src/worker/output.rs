@@ -1,0 +1,134 @@
+//! Where results are written: first into a few bytes on the stack, then into blocks of the own region.
+
+use super::Worker;
+use crate::arena::{Block, Region};
+use crate::error::{Error, ErrorKind, Result};
+use crate::payload::{Grow, Span};
+use crate::segment::Segment;
+use crate::slot::{INLINE_RESULT, Slot};
+use crate::sync::{AtomicU32, Ordering, fence, futex};
+use crate::task::{Call, Entry, Return, Shape};
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+/// The first bytes of every result.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub(super) struct Small([u8; INLINE_RESULT]);
+
+impl Small {
+    pub(super) fn new() -> Self {
+        Small([0; INLINE_RESULT])
+    }
+
+    pub(super) fn span(&mut self) -> Span {
+        Span { ptr: NonNull::from(&mut self.0).cast(), cap: INLINE_RESULT }
+    }
+
+    pub(super) fn bytes(&self, len: usize) -> &[u8] {
+        &self.0[..len]
+    }
+}
+
+/// Memory for one result, taken from the own region when the first bytes do not hold it.
+pub(super) struct TaskMemory<'w> {
+    pub(super) segment: &'w Segment,
+    pub(super) region: &'w mut Region,
+    pub(super) patience: Duration,
+    /// The block that holds the result now.
+    pub(super) block: Option<Block>,
+    /// For a chunk: where each new block is named at once, so that finished items survive this process.
+    pub(super) announce: Option<&'w Slot>,
+}
+
+impl TaskMemory<'_> {
+    /// Takes a block of at least `bytes`; waits a while if others hold too many.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<Block> {
+        match self.region.allocate(self.segment, bytes) {
+            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => self.take_patiently(bytes, error),
+            other => other,
+        }
+    }
+
+    #[cold]
+    fn take_patiently(&mut self, bytes: usize, mut error: Error) -> Result<Block> {
+        if let ErrorKind::ArenaFull { needed, quota, .. } = error.kind()
+            && needed > quota
+        {
+            return Err(error); // waiting cannot help
+        }
+        let starved = &self.segment.process(self.segment.index).starved;
+        let deadline = Instant::now() + self.patience;
+        loop {
+            starved.store(1, Ordering::Relaxed);
+            fence(Ordering::SeqCst); // pairs with the fence in `ResultBlock::drop`
+            match self.region.allocate(self.segment, bytes) {
+                Err(full) if matches!(full.kind(), ErrorKind::ArenaFull { .. }) => error = full,
+                other => {
+                    starved.store(0, Ordering::Relaxed);
+                    return other;
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.segment.state() == crate::segment::PoolState::Stopping {
+                starved.store(0, Ordering::Relaxed);
+                return Err(error);
+            }
+            futex::wait(starved, 1, Some(left.min(Duration::from_millis(100))));
+        }
+    }
+}
+
+impl Grow for TaskMemory<'_> {
+    fn grow(&mut self, old: Span, used: usize, needed: usize) -> Result<Span> {
+        let block = self.take(needed)?;
+        // SAFETY: `used` bytes are written at `old`; the new block has at least `needed >= used` bytes and
+        // does not overlap it, being a block of its own.
+        unsafe { std::ptr::copy_nonoverlapping(old.ptr.as_ptr(), block.ptr.as_ptr(), used) };
+        if let Some(slot) = self.announce {
+            slot.handle.store(block.handle.pack(), Ordering::Release); // before the old block goes
+        }
+        if let Some(old) = self.block.replace(block) {
+            self.region.free(self.segment, old.handle);
+        }
+        Ok(Span { ptr: block.ptr, cap: block.len })
+    }
+}
+
+/// Memory for results that stay in this process.
+#[derive(Default)]
+pub(super) struct Scratch {
+    heap: Vec<u64>,
+}
+
+impl Scratch {
+    pub(super) fn call(&mut self, entry: Entry, args: &[u8]) -> Return {
+        self.heap.resize(32, 0);
+        let first = self.span();
+        let done = AtomicU32::new(0);
+        entry(Call { args, shape: Shape::One, first, grow: self, on_item: &|_| {}, done: &done })
+    }
+
+    fn span(&mut self) -> Span {
+        Span { ptr: NonNull::new(self.heap.as_mut_ptr()).expect("a vector's pointer").cast(), cap: self.heap.len() * 8 }
+    }
+}
+
+impl Grow for Scratch {
+    fn grow(&mut self, _old: Span, _used: usize, needed: usize) -> Result<Span> {
+        self.heap.resize(needed.div_ceil(8), 0); // keeps what is there
+        Ok(self.span())
+    }
+}
+
+impl Worker<'_> {
+    /// Memory for the result of the task in `slot`.
+    pub(super) fn memory<'w>(
+        segment: &'w Segment,
+        region: &'w mut Region,
+        patience: Duration,
+        announce: Option<&'w Slot>,
+    ) -> TaskMemory<'w> {
+        TaskMemory { segment, region, patience, block: None, announce }
+    }
+}

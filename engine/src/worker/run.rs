@@ -1,0 +1,150 @@
+//! Running a claimed task and publishing its result.
+
+use super::output::{Small, TaskMemory};
+use super::{Claimed, Worker};
+use crate::payload::{Grow, Span};
+use crate::slot::{Answer, ArgsHandle, Meta, Place, Shape as SlotShape, Slot, TINY_RESULT};
+use crate::sync::{Ordering, fence, futex};
+use crate::task::{Call, Return, Shape, Status, describe};
+
+/// Where the bytes of a finished result are.
+enum Written {
+    Short(Small, usize),
+    Block(u64, usize),
+}
+
+impl Worker<'_> {
+    /// Runs the task, publishes what came of it (T3), and tells the client.
+    pub(super) fn run(&mut self, task: Claimed) {
+        let segment = self.segment;
+        let slot = segment.slot(task.slot);
+        let (status, written) = self.execute(slot, task.slot);
+        match written {
+            Written::Short(bytes, len) => {
+                let place = if len <= TINY_RESULT { Place::Tiny } else { Place::Inline };
+                match place {
+                    Place::Tiny => {
+                        let word = bytes.bytes(TINY_RESULT).try_into().expect("eight bytes");
+                        slot.tiny.store(u64::from_ne_bytes(word), Ordering::Relaxed);
+                    }
+                    _ => slot.inline.fill(bytes.bytes(len)),
+                }
+                let answer = Answer { status: status as u32, place, short_len: len };
+                slot.answer.store(answer.pack(), Ordering::Relaxed);
+            }
+            Written::Block(handle, len) => {
+                slot.handle.store(handle, Ordering::Relaxed);
+                slot.len.store(len as u64, Ordering::Relaxed);
+                let answer = Answer { status: status as u32, place: Place::Block, short_len: 0 };
+                slot.answer.store(answer.pack(), Ordering::Relaxed);
+            }
+        }
+        // T3 makes all of the above visible.
+        if let Some(done) = slot.word().finish(task.run)
+            && done.has_waiter()
+        {
+            slot.word().wake();
+        }
+        segment.completions(self.index).push(task.slot);
+        fence(Ordering::SeqCst); // pairs with the fence before the client's last look
+        let sleep = &segment.client().sleep;
+        if sleep.load(Ordering::Relaxed) & 1 == 1 && sleep.fetch_and(!1, Ordering::AcqRel) & 1 == 1 {
+            futex::wake(sleep, futex::ALL);
+        }
+        self.tasks += 1;
+        segment.process(self.index).tasks.store(self.tasks, Ordering::Relaxed);
+        if let Some(left) = &mut self.tasks_left {
+            *left -= 1;
+        }
+    }
+
+    /// Calls the function on its arguments.
+    fn execute(&mut self, slot: &Slot, number: u32) -> (Status, Written) {
+        let segment = self.segment;
+        let mut small = Small::new();
+        let func = slot.func.load(Ordering::Relaxed);
+        let Some(meta) = Meta::unpack(slot.meta.load(Ordering::Relaxed)) else {
+            return self.fail(Status::BadArgs, b"the task's meta word is corrupt");
+        };
+        let inline = slot.args.copy();
+        let aligned;
+        let (args, shape) = if meta.shape == SlotShape::Inline {
+            aligned = Aligned(inline);
+            (&aligned.0[..meta.inline_len], Shape::One)
+        } else {
+            let handle = ArgsHandle::from_bytes(&inline);
+            // SAFETY: the client does not touch the arguments of a task while its slot runs.
+            let Some(args) = (unsafe { segment.payload(0, handle.offset, handle.len) }) else {
+                let text = format!("{} argument bytes at {} are outside the region", handle.len, handle.offset);
+                return self.fail(Status::BadArgs, text.as_bytes());
+            };
+            let shape = match meta.shape {
+                SlotShape::Items => Shape::Items { first: handle.first, end: handle.end },
+                SlotShape::Tuples => Shape::Tuples { first: handle.first, end: handle.end },
+                _ => Shape::One,
+            };
+            (args, shape)
+        };
+        let entry = match self.functions.get(func) {
+            Ok(entry) => entry,
+            Err(error) => return self.fail(Status::UnknownFunction, error.to_string().as_bytes()),
+        };
+
+        let current = &segment.process(self.index).current;
+        let announce = meta.is_chunk().then_some(slot);
+        let mut memory = Self::memory(segment, &mut self.region, self.patience, announce);
+        let mut first = small.span();
+        if let Shape::Items { first: from, end } | Shape::Tuples { first: from, end } = shape {
+            let guess = (end.saturating_sub(from) as usize).saturating_mul(16).clamp(256, 1 << 20) + 64;
+            match memory.grow(first, 0, guess) {
+                Ok(span) => first = span,
+                Err(error) => {
+                    let (status, text) = describe(&error, Status::BadValue);
+                    return self.fail(status, &text);
+                }
+            }
+        }
+        let item = u64::from(number + 1) << 32;
+        let on_item = |index: u32| current.store(item | u64::from(index), Ordering::Release);
+        let Return { status, span, used } =
+            entry(Call { args, shape, first, grow: &mut memory, on_item: &on_item, done: &slot.done });
+        if meta.is_chunk() {
+            current.store(0, Ordering::Relaxed);
+        }
+        let block = memory.block;
+        self.settle(status, span, used, small, block)
+    }
+
+    /// Where the result is after the call; gives back a block that it does not need.
+    fn settle(
+        &mut self,
+        status: Status,
+        span: Span,
+        used: usize,
+        small: Small,
+        block: Option<crate::arena::Block>,
+    ) -> (Status, Written) {
+        match block {
+            Some(block) if span.ptr == block.ptr => (status, Written::Block(block.handle.pack(), used)),
+            Some(block) => {
+                // A result that failed half-way left its block behind.
+                self.region.free(self.segment, block.handle);
+                (status, Written::Short(small, used))
+            }
+            None => (status, Written::Short(small, used)),
+        }
+    }
+
+    /// A failure that this worker itself reports.
+    #[cold]
+    fn fail(&mut self, status: Status, text: &[u8]) -> (Status, Written) {
+        let mut small = Small::new();
+        let mut memory: TaskMemory<'_> = Self::memory(self.segment, &mut self.region, self.patience, None);
+        let Return { span, used, .. } = Return::text(status, text, small.span(), &mut memory);
+        let block = memory.block;
+        self.settle(status, span, used, small, block)
+    }
+}
+
+#[repr(C, align(16))]
+struct Aligned([u8; crate::slot::INLINE_ARGS]);
