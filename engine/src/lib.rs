@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// Under loom only the parts that it checks are built.
+#![cfg_attr(loom, allow(dead_code, unused_imports, missing_docs))]
 
 #[cfg(not(any(target_os = "linux", loom)))]
 compile_error!("ringpool needs Linux: memfd, pidfd and futexes shared between processes");

@@ -10,7 +10,6 @@ use crate::payload::Payload;
 use crate::result::{AsyncResult, Single};
 use crate::shared_slice::{Pod, SliceMut};
 use crate::supervisor::Control;
-use crate::sys::fork_guard;
 use crate::task::Task;
 use crate::worker::FuncWord;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -54,7 +53,6 @@ pub(crate) struct Inner {
     pub(crate) streams: Arc<AtomicUsize>,
     pub(crate) processes: usize,
     phase: AtomicU32,
-    fork_generation: u64,
     owner: u32,
 }
 
@@ -72,7 +70,6 @@ impl Inner {
             streams,
             processes,
             phase: AtomicU32::new(RUNNING),
-            fork_generation: fork_guard::generation(),
             owner: std::process::id(),
         }
     }
@@ -80,7 +77,7 @@ impl Inner {
     /// Refuses use by a forked child, whose memory does not contain the pool's.
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
-        if fork_guard::generation() == self.fork_generation {
+        if self.client.segment.is_here() {
             return Ok(());
         }
         Err(ErrorKind::Forked { owner: self.owner }.into())

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const CLOSING_TICK: Duration = Duration::from_millis(10);
 /// How often workers that closed their channel are looked at: nothing else would show an `execve`.
 const DEAF_TICK: Duration = Duration::from_secs(1);
+/// How often an idle pool's memory is looked at.
+const IDLE_TICK: Duration = Duration::from_secs(2);
 /// Time between SIGTERM and SIGKILL when a pool is terminated.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -243,9 +245,9 @@ impl Supervisor {
     fn attend(&mut self, wish: Wish) {
         let deaf = self.residents.iter().flatten().any(|r| r.channel.is_none());
         let tick = match wish {
-            Wish::Close => Some(CLOSING_TICK),
-            _ if deaf => Some(DEAF_TICK),
-            _ => None,
+            Wish::Close => CLOSING_TICK,
+            _ if deaf => DEAF_TICK,
+            _ => IDLE_TICK,
         };
         let mut fds = vec![self.control.bell.as_fd()];
         let listening = self.name.is_some();
@@ -261,7 +263,7 @@ impl Supervisor {
                 who.push((index as u32, true));
             }
         }
-        let ready = match sys::poll_in(&fds, tick) {
+        let ready = match sys::poll_in(&fds, Some(tick)) {
             Ok(ready) => ready,
             Err(_) => {
                 std::thread::sleep(Duration::from_millis(10)); // out of kernel memory: it passes
@@ -269,6 +271,9 @@ impl Supervisor {
             }
         };
         drop(fds);
+        if !ready.iter().any(|r| r.any()) {
+            self.client.rest();
+        }
         if ready[0].input {
             self.control.bell.clear();
         }

@@ -99,10 +99,4 @@ impl BlockWord<'_> {
         // Release pairs with `is_free`: our reads of the block are over.
         self.0.compare_exchange(seen, generation << 40, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
-
-    /// The holder, if it is held.
-    pub(crate) fn holder(self) -> Option<Owner> {
-        let seen = self.0.load(Ordering::Acquire);
-        (seen & STATE == HELD).then(|| Owner::from_bits(seen >> 8 & 0xff_ffff))
-    }
 }

@@ -246,7 +246,35 @@ impl Region {
         state.cursor = (extent, block);
     }
 
+    /// Gives memory back to the system, all but `keep` bytes of what is committed and free.
+    ///
+    /// For idle moments: the next use has to fetch the memory again.
+    pub(crate) fn trim(&mut self, segment: &Segment, keep: usize) {
+        self.collect_runs(segment);
+        self.reclaim(segment, usize::MAX);
+        let mut kept = 0;
+        for (&start, &len) in &self.free_runs {
+            for extent in start..start + len {
+                let committed = &mut self.committed[extent];
+                if kept + *committed as usize <= keep {
+                    kept += *committed as usize;
+                } else if segment.region().remove(extent * EXTENT, EXTENT).is_ok() {
+                    *committed = 0;
+                }
+            }
+        }
+    }
+
     fn run(&mut self, segment: &Segment, len: usize) -> Option<u32> {
+        self.collect_runs(segment);
+        let start = self.take_extents(segment, len)?;
+        self.label(segment, start, Class::Run(len));
+        self.held_runs.push((start, len));
+        Some((start * WORDS_PER_EXTENT) as u32)
+    }
+
+    /// Finds large blocks that others have given back.
+    fn collect_runs(&mut self, segment: &Segment) {
         let mut index = 0;
         while index < self.held_runs.len() {
             let (start, extents) = self.held_runs[index];
@@ -257,10 +285,6 @@ impl Region {
                 index += 1;
             }
         }
-        let start = self.take_extents(segment, len)?;
-        self.label(segment, start, Class::Run(len));
-        self.held_runs.push((start, len));
-        Some((start * WORDS_PER_EXTENT) as u32)
     }
 
     /// Takes back a run that `run` has just handed out and whose word is still free.
@@ -290,15 +314,19 @@ impl Region {
     }
 
     fn take_extents(&mut self, segment: &Segment, len: usize) -> Option<usize> {
-        if (self.used + len) * EXTENT > self.quota && !self.reclaim(segment, len) {
-            return None;
+        if (self.used + len) * EXTENT > self.quota {
+            self.collect_runs(segment);
+            if !self.reclaim(segment, len) {
+                return None;
+            }
         }
         if let Some(start) = self.from_free(segment, len) {
             return Some(start);
         }
         let all = segment.classes(segment.index).len();
         if self.high_water + len > all {
-            // Address space is used up: give empty extents of other classes a new use.
+            // Address space is used up: give what is free elsewhere a new use.
+            self.collect_runs(segment);
             self.reclaim(segment, usize::MAX);
             return self.from_free(segment, len);
         }
@@ -428,6 +456,25 @@ mod tests {
         assert!(BlockWord(&segment.words(0)[blocks[2].handle.block as usize]).release(ME));
         let again = region.allocate(&segment, 5 << 20).expect("fits");
         assert_eq!(again.handle, blocks[2].handle);
+    }
+
+    #[test]
+    fn trimming_gives_memory_back_and_keeps_what_is_held() {
+        let segment = segment(64 << 20);
+        let mut region = Region::open(&segment, ME, 64 << 20).expect("a fresh region");
+        let held = region.allocate(&segment, 1000).expect("fits");
+        // SAFETY: the block is ours and at least so long.
+        unsafe { std::ptr::write_bytes(held.ptr.as_ptr(), 9, 1000) };
+        let large = region.allocate(&segment, 30 << 20).expect("fits");
+        region.free(&segment, large.handle);
+        let resident = || rustix::fs::fstat(segment.fds()[1]).expect("stat").st_blocks * 512;
+        assert!(resident() >= 30 << 20);
+        region.trim(&segment, 4 << 20);
+        assert!(resident() <= 7 << 20, "{} bytes are left", resident());
+        // SAFETY: as above.
+        let bytes = unsafe { std::slice::from_raw_parts(held.ptr.as_ptr(), 1000) };
+        assert!(bytes.iter().all(|&b| b == 9));
+        region.allocate(&segment, 30 << 20).expect("the memory can be had again");
     }
 
     #[test]

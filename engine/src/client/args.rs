@@ -25,6 +25,11 @@ impl ClientArena {
         f(&mut self.region.lock().unwrap_or_else(PoisonError::into_inner), &self.segment)
     }
 
+    /// Gives free memory back to the system, but for some that is kept warm.
+    pub(crate) fn trim(&self) {
+        self.with(|region, segment| region.trim(segment, 64 << 20));
+    }
+
     /// Takes a block of at least `bytes`.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<ArgsBlock> {
         let block = self.with(|region, segment| region.allocate(segment, bytes))?;
@@ -56,6 +61,9 @@ impl ArgsBlock {
 
 impl Drop for ArgsBlock {
     fn drop(&mut self) {
+        if !self.arena.segment.is_here() {
+            return; // a forked child's copy: the block is the parent's
+        }
         self.arena.with(|region, segment| region.free(segment, self.block.handle));
     }
 }

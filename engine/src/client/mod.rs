@@ -90,6 +90,8 @@ struct State {
     /// What the sleep word held last, without its lowest bit.
     sleep_epoch: u32,
     deaths: VecDeque<Death>,
+    /// Something was submitted since memory was given back.
+    worked: bool,
     /// Set once the pool can do no more work.
     failed: Option<Error>,
     /// Workers from another program, whose results are copied before they are believed.
@@ -132,6 +134,7 @@ impl Client {
                 sleepers: 0,
                 sleep_epoch: 0,
                 deaths: VecDeque::new(),
+                worked: false,
                 failed: None,
                 guests: vec![false; processes],
             }),
@@ -163,6 +166,16 @@ impl Client {
         self.lock().in_flight
     }
 
+    /// Gives free payload memory back to the system, once after each busy time.
+    pub(crate) fn rest(&self) {
+        let mut state = self.lock();
+        if state.in_flight == 0 && state.worked {
+            state.worked = false;
+            drop(state);
+            self.arena.trim();
+        }
+    }
+
     /// Takes all outcomes that are there.
     pub(crate) fn collect(&self) {
         let mut state = self.lock();
@@ -188,11 +201,6 @@ impl Client {
         let mut state = self.lock();
         self.scan(&mut state);
         self.wake_sleepers(&mut state);
-    }
-
-    /// Whether slots wait for a worker.
-    pub(crate) fn has_work(&self) -> bool {
-        self.lock().in_flight > 0
     }
 
     /// Takes no more tasks; those that fail from now on fail with `error`.

@@ -27,6 +27,9 @@ impl ResultBlock {
 
 impl Drop for ResultBlock {
     fn drop(&mut self) {
+        if !self.segment.is_here() {
+            return; // a forked child's copy: the block is the parent's
+        }
         let Some(block) = block_word(&self.segment, self.handle) else { return };
         block.release(CLIENT);
         fence(Ordering::SeqCst); // pairs with the fence in `TaskMemory::take_patiently`

@@ -115,6 +115,7 @@ impl Client {
         let generation = entry.generation;
         entry.task = Some(task);
         state.in_flight += 1;
+        state.worked = true;
         slot.word().submit(generation);
 
         let ring = self.segment.ready(lane);

@@ -78,8 +78,8 @@ impl Launcher {
         if self.context == Context::Spawn {
             return exec::worker(&self.segment, index, incarnation);
         }
-        if self.template.as_ref().is_some_and(Template::is_dead) {
-            self.template = None; // its workers are dead or dying; a new one takes over
+        if let Some(dead) = self.template.take_if(|template| template.is_dead()) {
+            dead.shut_down(); // its workers are dead or dying; a new one takes over
         }
         let template = match &mut self.template {
             Some(template) => template,

@@ -3,7 +3,7 @@
 use crate::sync::{AtomicU64, Ordering};
 
 /// How many hints a worker takes at once at most.
-pub(crate) const BATCH: usize = 16;
+pub(crate) const BATCH: usize = if cfg!(loom) { 2 } else { 16 };
 
 /// A hint to one slot: which client's, and which of its slots. Zero is no hint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ mod layout;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::{CompletionControl, CompletionRing, ReadyRing, Requeue, Window};
-use crate::slot::{Owner, Slot};
+use crate::slot::Slot;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::sys::{Mapping, create_memfd};
 use crate::wake::{Bell, Masks, Park};
@@ -38,7 +38,6 @@ pub(crate) enum PoolState {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(crate) enum Role {
-    Unused = 0,
     Client = 1,
     /// Launched by the pool: runs the same program.
     Worker = 2,
@@ -213,6 +212,12 @@ impl Segment {
         [self.control_fd.as_fd(), self.data_fd.as_fd()]
     }
 
+    /// Whether this process has the memory mapped: a forked child of it has not.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        self.control.is_here()
+    }
+
     /// A structure of the control memory.
     fn at<T>(&self, offset: usize) -> &T {
         assert!(offset + size_of::<T>() <= self.control.len() && offset.is_multiple_of(align_of::<T>()));
@@ -312,10 +317,6 @@ impl Segment {
         &self.region
     }
 
-    pub(crate) fn data_fd(&self) -> BorrowedFd<'_> {
-        self.data_fd.as_fd()
-    }
-
     /// Payload bytes in the region of `owner`; `None` if they do not lie inside it.
     ///
     /// # Safety
@@ -348,10 +349,5 @@ impl Segment {
         self.header().state.store(state as u32, Ordering::Release);
         fence(Ordering::SeqCst); // pairs with the fence in the workers' park protocol
         self.bell().broadcast();
-    }
-
-    /// This process as slot and block words name it.
-    pub(crate) fn owner_of(&self, index: u32, incarnation: u32) -> Owner {
-        Owner::new(index, incarnation)
     }
 }

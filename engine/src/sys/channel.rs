@@ -370,10 +370,6 @@ impl EventFd {
             .map_err(|errno| Error::io("cannot make an eventfd", errno))
     }
 
-    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
-        Self(fd)
-    }
-
     /// Makes it readable. It cannot fail in a way that matters: a full counter is readable.
     pub(crate) fn ring(&self) {
         let one = 1_u64.to_ne_bytes();
@@ -441,7 +437,7 @@ mod tests {
         assert_eq!(fds.len(), MAX_FDS);
         for fd in fds {
             assert!(rustix::io::fcntl_getfd(&fd).unwrap().contains(FdFlags::CLOEXEC));
-            EventFd::from_fd(fd).ring();
+            EventFd(fd).ring();
         }
         assert!(bell.clear() && !bell.clear());
         let (length, fds) = b.recv(&mut buffer).unwrap().unwrap();

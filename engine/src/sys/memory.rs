@@ -1,5 +1,6 @@
 //! Shared memory: sealed files without a name, and views of them.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
@@ -8,6 +9,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::sys::fork_guard;
 use crate::sys::cpus::{Group, group_limits, read};
 
 /// Makes `len` bytes of zeroes that take no memory until they are written.
@@ -30,7 +32,9 @@ pub(crate) fn create_memfd(name: &str, len: u64) -> Result<OwnedFd> {
 
 /// A view of a part of a file. Forked children do not have it, core dumps leave it out.
 pub(crate) struct Mapping {
-    map: MmapRaw,
+    map: ManuallyDrop<MmapRaw>,
+    /// Where [`fork_guard::generation`] stood.
+    generation: u64,
     writable: bool,
     fallback: Option<Fallback>,
 }
@@ -48,7 +52,23 @@ const _: () = {
     shared_by_threads::<Mapping>();
 };
 
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.is_here() {
+            // SAFETY: dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.map) };
+        }
+    }
+}
+
 impl Mapping {
+    /// Whether this process has the mapping: a forked child does not, and may have mapped something else
+    /// at these addresses.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        self.generation == fork_guard::generation()
+    }
+
     /// Maps `len` bytes from `offset`, a multiple of the page size, for reading and writing.
     pub(crate) fn read_write(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Self> {
         Self::new(fd, offset, len, true)
@@ -84,7 +104,7 @@ impl Mapping {
             let fd = fd.try_clone_to_owned().map_err(|error| Error::io(WHAT, error))?;
             Some(Fallback { fd, offset })
         };
-        Ok(Self { map, writable, fallback })
+        Ok(Self { map: ManuallyDrop::new(map), generation: fork_guard::generation(), writable, fallback })
     }
 
     pub(crate) fn ptr(&self) -> NonNull<u8> {
@@ -104,9 +124,23 @@ impl Mapping {
         self.populate(Advice::PopulateWrite, offset, len)
     }
 
-    /// Maps the pages of this range now, so that reading them does not fault. Holes may get memory.
-    pub(crate) fn populate_read(&self, offset: usize, len: usize) -> Result<(), Errno> {
-        self.populate(Advice::PopulateRead, offset, len)
+    /// Gives the memory of these whole pages back. They read as zero from now on, in every process that
+    /// has them mapped.
+    ///
+    /// It goes by the mapping and not by the descriptor, whose number may be another file's by now if
+    /// the program closes descriptors that it does not know.
+    pub(crate) fn remove(&self, offset: usize, len: usize) -> Result<(), Errno> {
+        if !self.writable {
+            return Err(Errno::ACCESS);
+        }
+        if offset.checked_add(len).is_none_or(|end| end > self.len()) {
+            return Err(Errno::INVAL);
+        }
+        // SAFETY: inside the mapping; there are no references into it that rely on what the pages hold.
+        unsafe {
+            let start = self.map.as_mut_ptr().byte_add(offset);
+            rustix::mm::madvise(start.cast(), len, rustix::mm::Advice::LinuxRemove)
+        }
     }
 
     fn populate(&self, advice: Advice, offset: usize, len: usize) -> Result<(), Errno> {
@@ -157,21 +191,6 @@ pub(crate) fn page_size() -> usize {
     // SAFETY: it only reads a constant of the system.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).expect("every system has a page size")
-}
-
-/// Gives the memory of these pages back. They read as zero from now on, in every process that has them
-/// mapped. A page that lies in the range in part is cleared in that part.
-pub(crate) fn punch_hole(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), Errno> {
-    if len == 0 {
-        return Ok(());
-    }
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    loop {
-        match rustix::fs::fallocate(fd, flags, offset, len) {
-            Err(Errno::INTR) => continue,
-            other => return other,
-        }
-    }
 }
 
 /// The bytes of memory that this process can hope for: the machine's, or what its control groups allow.
@@ -232,7 +251,6 @@ mod tests {
         assert_eq!(load(&reader, (1 << 16) + 5), 77);
         assert_eq!((writer.len(), reader.len()), (1 << 16, 1 << 20));
         assert_eq!(reader.populate_write(0, page_size()), Err(Errno::ACCESS));
-        reader.populate_read(0, 1 << 20).unwrap();
     }
 
     #[test]
@@ -257,23 +275,22 @@ mod tests {
     }
 
     #[test]
-    fn memory_comes_by_populating_and_goes_by_punching() {
+    fn memory_comes_by_populating_and_goes_by_removing() {
         let fd = create_memfd("ringpool-populate", 1 << 24).unwrap();
         let mut mapping = Mapping::read_write(fd.as_fd(), 1 << 20, 1 << 20).unwrap();
         let pages = 16 * page_size() as u64;
         mapping.populate_write(page_size(), 16 * page_size()).unwrap();
         assert!(blocks(&fd) >= pages);
         store(&mapping, page_size(), 1);
-        punch_hole(fd.as_fd(), 1 << 20, 1 << 20).unwrap();
+        mapping.remove(0, 1 << 20).unwrap();
         assert_eq!(blocks(&fd), 0);
         assert_eq!(load(&mapping, page_size()), 0);
 
         // The way of older kernels: same result, at the same place in the file.
-        punch_hole(fd.as_fd(), 0, 1 << 24).unwrap();
         mapping.fallback = Some(Fallback { fd: fd.try_clone().unwrap(), offset: 1 << 20 });
         mapping.populate_write(page_size(), 16 * page_size()).unwrap();
         assert!(blocks(&fd) >= pages);
-        punch_hole(fd.as_fd(), (1 << 20) + page_size() as u64, pages).unwrap();
+        mapping.remove(page_size(), 16 * page_size()).unwrap();
         assert_eq!(blocks(&fd), 0);
     }
 

@@ -3,7 +3,8 @@
 use super::park::{Park, ParkState};
 use crate::sync::{AtomicU64, Ordering, fence};
 
-const MASK_WORDS: usize = 16;
+/// Enough for every place of the process table; few under loom, which keeps a history of each word.
+const MASK_WORDS: usize = if cfg!(loom) { 1 } else { 16 };
 
 /// A bit for each process that may be asleep, and for each that may be searching.
 ///

@@ -63,9 +63,9 @@ impl Park<'_> {
         self.0.store(pack(ParkState::Parked, incarnation), Ordering::Release);
     }
 
-    /// Sleeps unless somebody has notified since [`announce`](Self::announce).
-    pub(crate) fn sleep(self, incarnation: u32, limit: Duration) {
-        futex::wait(self.0, pack(ParkState::Parked, incarnation), Some(limit));
+    /// Sleeps unless somebody has notified since [`announce`](Self::announce); `false` if `limit` passed.
+    pub(crate) fn sleep(self, incarnation: u32, limit: Duration) -> bool {
+        futex::wait(self.0, pack(ParkState::Parked, incarnation), Some(limit))
     }
 
     /// Marks a sleeping worker as being woken; the caller then calls [`wake`](Self::wake).

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// A parked worker looks around this often even if nobody wakes it.
 const PARK_LIMIT: Duration = Duration::from_secs(1);
+/// Free payload memory that a worker keeps when it has been idle for that long.
+const KEEP: usize = 64 << 20;
 /// Every so many rounds of the search loop other workers' windows are looked at, too.
 const STEAL_EVERY: u32 = 64;
 
@@ -193,7 +195,10 @@ impl Worker<'_> {
             return Err(Leave::CreatorGone);
         }
         while park.state() == ParkState::Parked {
-            park.sleep(self.incarnation, PARK_LIMIT);
+            if !park.sleep(self.incarnation, PARK_LIMIT) && !self.trimmed {
+                self.region.trim(segment, KEEP);
+                self.trimmed = true;
+            }
             if (self.creator_gone)() {
                 return Err(Leave::CreatorGone);
             }

@@ -6,7 +6,7 @@ mod output;
 mod run;
 
 use crate::arena::Region;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::segment::{LANE_CODE, LANE_NAMED, Life, LifeState, PoolState, Segment};
 use crate::slot::{Owner, Word};
 use crate::sync::{Ordering, fence};
@@ -52,6 +52,8 @@ pub(crate) struct Worker<'s> {
     searching_bit: bool,
     /// Rounds of the search loop before it parks; 0 on a machine without a CPU to spare.
     spin: u32,
+    /// Nothing has run since memory was given back.
+    trimmed: bool,
     tasks: u64,
     tasks_left: Option<u64>,
     creator_gone: &'s dyn Fn() -> bool,
@@ -87,6 +89,7 @@ impl<'s> Worker<'s> {
             idle_bit: true, // a predecessor may have left them set
             searching_bit: true,
             spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
+            trimmed: true,
             tasks: segment.process(index).tasks.load(Ordering::Relaxed),
             tasks_left: (quota != 0).then_some(quota),
             creator_gone,
@@ -180,13 +183,4 @@ impl<'s> Worker<'s> {
     fn stopping(&self) -> bool {
         self.segment.state() == PoolState::Stopping
     }
-}
-
-/// What a worker process says to its supervisor when it cannot serve.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// The initializer failed, with its text.
-    Initializer(String),
-    /// It could not attach.
-    Attach(Error),
 }
