@@ -68,7 +68,7 @@ mod api {
     pub use crate::pool::Pool;
     pub use crate::result::{AsyncResult, View};
     pub use crate::shared_slice::{ArchivedSharedSlice, Pod, SharedSlice, SliceMut};
-    pub use crate::task::{Named, Task, TaskError, fallible, named, plain, register};
+    pub use crate::task::{Named, Output, Task, TaskError, fallible, named, plain, register};
 
     /// How many CPUs this process may use: what a pool's size is by default.
     pub fn usable_cpus() -> usize {

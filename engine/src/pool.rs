@@ -12,7 +12,7 @@ use crate::shared_slice::{Pod, SliceMut};
 use crate::supervisor::Control;
 use crate::task::Task;
 use crate::worker::FuncWord;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -41,9 +41,9 @@ pub struct Pool {
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
-const RUNNING: u32 = 0;
-const CLOSED: u32 = 1;
-const TERMINATED: u32 = 2;
+const RUNNING: u8 = 0;
+const CLOSED: u8 = 1;
+const TERMINATED: u8 = 2;
 
 /// What the pool, its results and its iterators share.
 pub(crate) struct Inner {
@@ -52,7 +52,7 @@ pub(crate) struct Inner {
     pub(crate) callbacks: Callbacks,
     pub(crate) streams: Arc<AtomicUsize>,
     pub(crate) processes: usize,
-    phase: AtomicU32,
+    phase: AtomicU8,
     owner: u32,
 }
 
@@ -69,7 +69,7 @@ impl Inner {
             control,
             streams,
             processes,
-            phase: AtomicU32::new(RUNNING),
+            phase: AtomicU8::new(RUNNING),
             owner: std::process::id(),
         }
     }

@@ -62,7 +62,7 @@ pub fn signature_of<Args: Payload, V: Payload>() -> String {
 /// Makes `f` known in this process as `name`, for other programs that use the same pool.
 ///
 /// Registering the same function again changes nothing; another function under the same name is an
-/// error, and so is a name that is empty or longer than [`NAME_MAX`] bytes.
+/// error, and so is a name that is empty or longer than 63 bytes.
 pub fn register<Args, M, F>(name: &str, f: F) -> Result<()>
 where
     Args: Payload,
