@@ -117,7 +117,8 @@ impl FunctionEntry {
     }
 
     fn read(&self) -> (String, u64, u64) {
-        let bytes: Vec<u8> = self.name.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect();
+        let bytes: Vec<u8> =
+            self.name.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect();
         let len = (self.name_len.load(Ordering::Relaxed) as usize).min(bytes.len());
         let name = String::from_utf8_lossy(&bytes[..len]).into_owned();
         (name, self.name_hash.load(Ordering::Relaxed), self.signature.load(Ordering::Relaxed))
@@ -132,6 +133,9 @@ impl Attached {
         let Attached { segment, channel, creator, incarnation, same_program } = self;
         let creator_gone = || creator.is_dead();
         let (reason, _) = run_worker(&segment, incarnation, same_program, &channel, &creator_gone);
+        // In this order: the pool takes the hang-up for a sign that we cannot write its memory any more.
+        drop(segment);
+        drop(channel);
         Ok(match reason? {
             Leave::PoolEnded => Served::PoolEnded,
             Leave::Quota => Served::TaskLimit,

@@ -206,14 +206,16 @@ impl Builder {
             .spawn({
                 let (client, control, streams) = (client.clone(), control.clone(), Arc::clone(&streams));
                 move || {
-                let mut supervisor = Supervisor::new(client, control, launcher, processes as u32, streams);
-                let launched = supervisor.launch_all(name.as_deref());
-                let good = launched.is_ok();
-                let _ = started.send(launched);
-                if good {
-                    supervisor.run();
+                    let mut supervisor =
+                        Supervisor::new(client, control, launcher, processes as u32, streams);
+                    let launched = supervisor.launch_all(name.as_deref());
+                    let good = launched.is_ok();
+                    let _ = started.send(launched);
+                    if good {
+                        supervisor.run();
+                    }
                 }
-            }})
+            })
             .map_err(|e| Error::io("starting the supervisor thread", e))?;
         match wait.recv() {
             Ok(Ok(())) => {}
@@ -229,19 +231,29 @@ impl Builder {
     fn check(&self, processes: usize, guests: u32) -> Result<()> {
         let most = (MAX_PROCESSES - 1 - guests) as usize;
         if processes > most {
-            return Err(Error::invalid(format!("the number of processes is {processes}; it must be at most {most}")));
+            return Err(Error::invalid(format!(
+                "the number of processes is {processes}; it must be at most {most}"
+            )));
         }
         if processes == 0 && self.name.is_none() {
-            return Err(Error::invalid("a pool without workers of its own needs a name by which others can join"));
+            return Err(Error::invalid(
+                "a pool without workers of its own needs a name by which others can join",
+            ));
         }
         if self.max_tasks_per_child == Some(0) {
             return Err(Error::invalid("max_tasks_per_child is 0; it must be at least 1"));
         }
         if self.retries > 14 {
-            return Err(Error::invalid(format!("the number of retries is {}; it must be 0 to 14", self.retries)));
+            return Err(Error::invalid(format!(
+                "the number of retries is {}; it must be 0 to 14",
+                self.retries
+            )));
         }
         if self.slots < 2 || self.slots > 1 << 22 {
-            return Err(Error::invalid(format!("the number of slots is {}; it must be 2 to 4194304", self.slots)));
+            return Err(Error::invalid(format!(
+                "the number of slots is {}; it must be 2 to 4194304",
+                self.slots
+            )));
         }
         let needs = (self.reserve, "arena_reserve");
         for (bytes, what) in std::iter::once(needs).chain(self.quota.map(|quota| (quota, "arena_quota"))) {

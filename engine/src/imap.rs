@@ -2,7 +2,7 @@
 
 use crate::client::{Outcome, Sink};
 use crate::error::{ErrorKind, Result};
-use crate::map::{Calls, Piece};
+use crate::map::{Calls, Patience, Piece};
 use crate::payload::Payload;
 use crate::pool::{Inner, check_chunksize};
 use std::collections::{BTreeMap, VecDeque};
@@ -55,14 +55,16 @@ impl Sink for StreamSink {
 /// The results of [`Pool::imap`](crate::Pool::imap) and
 /// [`imap_unordered`](crate::Pool::imap_unordered), one after the other.
 ///
-/// Dropping it half-way takes back what no worker has started and forgets the rest. If the pool is
-/// closed meanwhile, the items that have been submitted are done and the others are not taken: the
-/// iteration then ends with [`ErrorKind::Closed`] if there was another item.
+/// Dropping it half-way takes back what no worker has started and forgets the rest. A pool that is closed
+/// meanwhile goes on with it; once the pool is joined, items that have been submitted are done and others
+/// are not taken: the iteration then ends with [`ErrorKind::Closed`] if there was another item.
 pub struct IMap<T, R, I> {
     inner: Arc<Inner>,
     calls: Calls<T>,
     /// `None` once it has ended.
     input: Option<I>,
+    /// The next chunk, if it was taken from the input before there was memory for it.
+    held: Vec<T>,
     sink: Arc<StreamSink>,
     order: Order,
     chunksize: usize,
@@ -95,10 +97,11 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
             inner: inner.clone(),
             calls,
             input: Some(input),
+            held: Vec::new(),
             sink: Arc::new(StreamSink::default()),
             order,
             chunksize,
-            buffersize: chunksize * (4 * inner.processes).max(16),
+            buffersize: chunksize, // one chunk is always right; how many more, the caller may still say
             submitted: 0,
             returned: 0,
             waiting: BTreeMap::new(),
@@ -106,7 +109,8 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
             current: VecDeque::new(),
             last_word: None,
         };
-        stream.feed(); // workers begin while the caller goes on
+        stream.feed(); // a worker begins while the caller goes on
+        stream.buffersize = chunksize.saturating_mul((4 * inner.processes).max(16));
         Ok(stream)
     }
 
@@ -125,6 +129,9 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
     }
 
     fn next_before(&mut self, timeout: Option<Duration>) -> Option<Result<R>> {
+        if let Err(error) = self.inner.check_process() {
+            return Some(Err(error)); // a forked child does not have the memory where results are
+        }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         loop {
             self.feed();
@@ -143,9 +150,6 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                     continue;
                 }
                 return self.last_word.take().map(Err);
-            }
-            if let Err(error) = self.inner.check_process() {
-                return Some(Err(error));
             }
             let sink = &self.sink;
             let come = || sink.count.load(Ordering::Acquire) > 0;
@@ -176,7 +180,8 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
         turn.then(|| entry.remove())
     }
 
-    /// Submits items while there is room.
+    /// Submits items while there is room. Waits for room only if no result is outstanding: otherwise it may
+    /// be those that are in the way.
     fn feed(&mut self) {
         loop {
             let outstanding = (self.submitted - self.returned) as usize;
@@ -184,29 +189,47 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                 return;
             }
             let Some(input) = &mut self.input else { return };
-            if let Err(error) = self.inner.check_running() {
+            let client = &self.inner.client;
+            let patience = if outstanding == 0 { Patience::Wait } else { Patience::Now };
+            if patience == Patience::Now && !client.has_slot() {
+                return;
+            }
+            if let Err(error) = self.inner.check_feeding() {
                 // Closed: what is submitted is done; an item more would be one too many.
-                if !matches!(error.kind(), ErrorKind::Closed) || input.next().is_some() {
+                let closed = matches!(error.kind(), ErrorKind::Closed);
+                if !closed || !self.held.is_empty() || input.next().is_some() {
                     self.last_word = Some(error);
                 }
                 self.end_input();
                 return;
             }
             let tag = self.submitted;
-            let client = &self.inner.client;
             let result;
             let count;
             if self.chunksize == 1 {
-                let Some(item) = input.next() else { return self.end_input() };
+                let Some(item) = self.held.pop().or_else(|| input.next()) else { return self.end_input() };
                 count = 1;
-                result = self.calls.submit_one(client, item, self.sink.clone(), tag);
+                result = match self.calls.submit_one(client, item, patience, self.sink.clone(), tag) {
+                    Err((error, Some(item))) if patience == Patience::Now && is_arena_full(&error) => {
+                        self.held.push(item);
+                        return;
+                    }
+                    other => other.map_err(|(error, _)| error),
+                };
             } else {
-                let chunk: Vec<T> = input.take(self.chunksize).collect();
+                let mut chunk = std::mem::take(&mut self.held);
+                if chunk.is_empty() {
+                    chunk = input.take(self.chunksize).collect();
+                }
                 if chunk.is_empty() {
                     return self.end_input();
                 }
                 count = chunk.len();
-                result = self.calls.submit_chunk(client, &chunk, self.sink.clone(), tag);
+                result = self.calls.submit_chunk(client, &chunk, patience, self.sink.clone(), tag);
+                if patience == Patience::Now && result.as_ref().is_err_and(is_arena_full) {
+                    self.held = chunk;
+                    return;
+                }
             }
             self.submitted += count as u64;
             if let Err(error) = result {
@@ -220,6 +243,10 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
         self.inner.streams.fetch_sub(1, Ordering::AcqRel);
         self.inner.control.nudge(); // a closing pool may have waited for this
     }
+}
+
+fn is_arena_full(error: &crate::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ArenaFull { .. })
 }
 
 impl<T: Payload, R: Payload, I: Iterator<Item = T>> Iterator for IMap<T, R, I> {

@@ -4,9 +4,7 @@
 //! Where a protocol needs a fence that lives in code too large for loom, the test repeats the few
 //! lines around it, and a second test without the fence must fail.
 
-use crate::ring::{
-    BATCH, CompletionControl, CompletionRing, Hint, ReadyControl, ReadyRing, Requeue, Window,
-};
+use crate::ring::{BATCH, CompletionControl, CompletionRing, Hint, ReadyControl, ReadyRing, Requeue, Window};
 use crate::slot::{Owner, Reaped, SlotWord, State};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, futex};
 use crate::wake::{Bell, Masks, Park, ParkState};

@@ -14,6 +14,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Whether to wait for memory that others have, or to fail at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Patience {
+    Wait,
+    Now,
+}
+
+/// The archived item, or why it is none, and the item.
+type ArgsOrItem<T> = Result<Args, (Error, T)>;
+
 /// A function and how items become calls of it: one alone, or a chunk of several as one task.
 pub(crate) struct Calls<T> {
     func: FuncWord,
@@ -21,41 +31,65 @@ pub(crate) struct Calls<T> {
     /// How a chunk of items is to be read.
     chunk: Shape,
     /// Archives the arguments for one item.
-    one: fn(&Client, T) -> Result<Args>,
+    one: fn(&Client, T, Patience) -> ArgsOrItem<T>,
 }
 
 impl<T: Payload> Calls<T> {
     /// Each item is the one argument.
     pub(crate) fn items<M, F: Task<(T,), M>>(f: F) -> Result<Self> {
-        let one = |client: &Client, item: T| {
+        let one = |client: &Client, item: T, patience| {
             let args = (item,);
-            client.with_memory(|| Args::archive(&client.arena, &args))
+            archive(client, patience, || Args::archive(&client.arena, &args)).map_err(|error| (error, args.0))
         };
         Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Items, one })
     }
 
     /// Each item is the tuple of all arguments.
     pub(crate) fn tuples<M, F: Task<T, M>>(f: F) -> Result<Self> {
-        let one = |client: &Client, item: T| client.with_memory(|| Args::archive(&client.arena, &item));
+        let one = |client: &Client, item: T, patience| {
+            archive(client, patience, || Args::archive(&client.arena, &item)).map_err(|error| (error, item))
+        };
         Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Tuples, one })
     }
 
-    /// Submits one item as an ordinary call.
-    pub(crate) fn submit_one(&self, client: &Client, item: T, sink: Arc<dyn Sink>, tag: u64) -> Result<()> {
-        let args = (self.one)(client, item)?;
+    /// Submits one item as an ordinary call. If it cannot be archived, it comes back with the error.
+    pub(crate) fn submit_one(
+        &self,
+        client: &Client,
+        item: T,
+        patience: Patience,
+        sink: Arc<dyn Sink>,
+        tag: u64,
+    ) -> Result<(), (Error, Option<T>)> {
+        let args = (self.one)(client, item, patience).map_err(|(error, item)| (error, Some(item)))?;
         let shape = args.shape();
-        client.submit(self.spec(client, args, shape), None, sink, tag).map(drop)
+        let submitted = client.submit(self.spec(client, args, shape), None, sink, tag);
+        submitted.map(drop).map_err(|error| (error, None))
     }
 
     /// Submits a chunk of items as one task.
-    pub(crate) fn submit_chunk(&self, client: &Client, items: &[T], sink: Arc<dyn Sink>, tag: u64) -> Result<()> {
-        let args = client.with_memory(|| Args::archive_items(&client.arena, items))?;
+    pub(crate) fn submit_chunk(
+        &self,
+        client: &Client,
+        items: &[T],
+        patience: Patience,
+        sink: Arc<dyn Sink>,
+        tag: u64,
+    ) -> Result<()> {
+        let args = archive(client, patience, || Args::archive_items(&client.arena, items))?;
         let range = (0, items.len() as u32);
         client.submit(self.spec(client, args, self.chunk), Some(range), sink, tag).map(drop)
     }
 
     fn spec(&self, client: &Client, args: Args, shape: Shape) -> TaskSpec {
         TaskSpec { func: self.func, name: self.name, args, shape, max_attempts: client.max_attempts() }
+    }
+}
+
+fn archive(client: &Client, patience: Patience, archive: impl FnMut() -> Result<Args>) -> Result<Args> {
+    match patience {
+        Patience::Wait => client.with_memory(archive),
+        Patience::Now => client.with_memory_now(archive),
     }
 }
 
@@ -212,10 +246,12 @@ impl<R: Payload> MapResult<R> {
         while start < len {
             let result = if chunksize == 1 {
                 let item = items.next().expect("counted above");
-                calls.submit_one(&inner.client, item, sink.clone(), start as u64)
+                let tag = start as u64;
+                let result = calls.submit_one(&inner.client, item, Patience::Wait, sink.clone(), tag);
+                result.map_err(|(error, _)| error)
             } else {
                 let chunk: Vec<T> = items.by_ref().take(chunksize).collect();
-                calls.submit_chunk(&inner.client, &chunk, sink.clone(), start as u64)
+                calls.submit_chunk(&inner.client, &chunk, Patience::Wait, sink.clone(), start as u64)
             };
             let end = (start + chunksize).min(len);
             if let Err(error) = result {
@@ -270,10 +306,10 @@ impl<R: Payload> MapResult<R> {
     }
 
     fn complete(&self, timeout: Option<Duration>) -> Result<()> {
+        self.inner.check_process()?; // a forked child does not have the memory where the results are
         if self.wait(timeout) {
             return Ok(());
         }
-        self.inner.check_process()?;
         Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into())
     }
 
@@ -303,7 +339,7 @@ impl<R: Payload> MapResult<R> {
 
     /// Whether all items succeeded; `None` while some are not done.
     pub fn successful(&self) -> Option<bool> {
-        self.ready().then(|| self.values().is_ok())
+        (self.ready() && self.inner.check_process().is_ok()).then(|| self.values().is_ok())
     }
 
     /// Has `f` called with all values when they have come, if no item failed. See
@@ -328,7 +364,7 @@ impl<R: Payload> MapResult<R> {
     }
 
     fn then(self, job: impl FnOnce() + Send + 'static) -> Self {
-        if self.len == 0 {
+        if self.len == 0 || self.inner.check_process().is_err() {
             return self;
         }
         let _ = self.sink.inner.set(self.inner.clone());

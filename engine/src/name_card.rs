@@ -123,11 +123,8 @@ impl OwnCard {
         let mut nonce = [0; 8];
         rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
             .map_err(|e| Error::io("drawing a random number", e))?;
-        let card = Card {
-            pid,
-            start_time: sys::start_time(pid).unwrap_or(0),
-            nonce: u64::from_ne_bytes(nonce),
-        };
+        let card =
+            Card { pid, start_time: sys::start_time(pid).unwrap_or(0), nonce: u64::from_ne_bytes(nonce) };
         let words = words(&segment).ok_or_else(|| Error::start("the name card is too short"))?;
         words.version.store(VERSION, Ordering::Relaxed);
         words.pid.store(u64::from(card.pid), Ordering::Relaxed);

@@ -43,7 +43,9 @@ pub struct Pool {
 
 const RUNNING: u8 = 0;
 const CLOSED: u8 = 1;
-const TERMINATED: u8 = 2;
+/// Closed, and waited for: iterators take no more input.
+const JOINING: u8 = 2;
+const TERMINATED: u8 = 3;
 
 /// What the pool, its results and its iterators share.
 pub(crate) struct Inner {
@@ -89,14 +91,28 @@ impl Inner {
         self.check_process()?;
         match self.phase.load(Ordering::Relaxed) {
             RUNNING => Ok(()),
-            CLOSED => Err(ErrorKind::Closed.into()),
+            CLOSED | JOINING => Err(ErrorKind::Closed.into()),
             _ => Err(ErrorKind::Terminated.into()),
+        }
+    }
+
+    /// Refuses more input from an iterator that was accepted while the pool ran.
+    pub(crate) fn check_feeding(&self) -> Result<()> {
+        match self.phase.load(Ordering::Relaxed) {
+            CLOSED => self.check_process(),
+            _ => self.check_running(),
         }
     }
 
     /// Submits one call.
     #[inline]
-    pub(crate) fn submit_call<A, M, F>(&self, task: F, args: &A, sink: Arc<dyn Sink>, tag: u64) -> Result<Ticket>
+    pub(crate) fn submit_call<A, M, F>(
+        &self,
+        task: F,
+        args: &A,
+        sink: Arc<dyn Sink>,
+        tag: u64,
+    ) -> Result<Ticket>
     where
         A: Payload,
         F: Task<A, M>,
@@ -201,7 +217,12 @@ impl Pool {
     ///
     /// `chunksize` items travel together, run in one worker, one after the other; `None` cuts the items
     /// into four chunks for each worker, as `multiprocessing` does.
-    pub fn map_async<T, M, F, I>(&self, f: F, items: I, chunksize: Option<usize>) -> Result<MapResult<F::Value>>
+    pub fn map_async<T, M, F, I>(
+        &self,
+        f: F,
+        items: I,
+        chunksize: Option<usize>,
+    ) -> Result<MapResult<F::Value>>
     where
         T: Payload,
         I: IntoIterator<Item = T>,
@@ -228,7 +249,12 @@ impl Pool {
     }
 
     /// [`map_async`](Self::map_async) for functions of several arguments.
-    pub fn starmap_async<A, M, F, I>(&self, f: F, items: I, chunksize: Option<usize>) -> Result<MapResult<F::Value>>
+    pub fn starmap_async<A, M, F, I>(
+        &self,
+        f: F,
+        items: I,
+        chunksize: Option<usize>,
+    ) -> Result<MapResult<F::Value>>
     where
         A: Payload,
         I: IntoIterator<Item = A>,
@@ -291,11 +317,11 @@ impl Pool {
         SliceMut::new(&self.inner.client, len)
     }
 
-    /// Takes no more work. Workers leave when all that was submitted is done.
+    /// Takes no more work. Workers leave when all that was submitted is done, and all iterators that were
+    /// started have ended.
     pub fn close(&self) {
         if self.inner.check_process().is_ok() {
-            let _ =
-                self.inner.phase.compare_exchange(RUNNING, CLOSED, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.inner.phase.compare_exchange(RUNNING, CLOSED, Ordering::Relaxed, Ordering::Relaxed);
             self.inner.control.close();
         }
     }
@@ -313,13 +339,18 @@ impl Pool {
 
     /// Waits until all workers are gone and all callbacks have run. Only after [`close`](Self::close) or
     /// [`terminate`](Self::terminate).
+    ///
+    /// Iterators that have not ended take no more input from now on; nobody would ask them for it.
     pub fn join(&self) -> Result<()> {
         self.inner.check_process()?;
         if self.inner.phase.load(Ordering::Relaxed) == RUNNING {
             return Err(ErrorKind::StillRunning.into());
         }
         let client = &self.inner.client;
-        if self.inner.phase.load(Ordering::Relaxed) == CLOSED {
+        let phase = &self.inner.phase;
+        let _ = phase.compare_exchange(CLOSED, JOINING, Ordering::Relaxed, Ordering::Relaxed);
+        if phase.load(Ordering::Relaxed) == JOINING {
+            self.inner.control.end_streams();
             client.wait_any(&|| client.in_flight() == 0, None);
             self.inner.control.nudge();
         }
@@ -353,7 +384,7 @@ impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let phase = match self.inner.phase.load(Ordering::Relaxed) {
             RUNNING => "running",
-            CLOSED => "closed",
+            CLOSED | JOINING => "closed",
             _ => "terminated",
         };
         f.debug_struct("Pool").field("state", &phase).field("processes", &self.inner.processes).finish()

@@ -86,8 +86,8 @@ impl<R: Payload> AsyncResult<R> {
     }
 
     fn bytes(&self, timeout: Option<Duration>) -> Result<&ResultBytes> {
+        self.inner.check_process()?; // a forked child does not have the memory where they are
         if !self.wait(timeout) {
-            self.inner.check_process()?;
             return Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into());
         }
         match self.single.outcome.get() {
@@ -166,6 +166,9 @@ impl<R: Payload> AsyncResult<R> {
     }
 
     fn then(self, job: impl FnOnce() + Send + 'static) -> Self {
+        if self.inner.check_process().is_err() {
+            return self;
+        }
         let _ = self.single.inner.set(self.inner.clone());
         let mut then = self.single.then.lock().unwrap_or_else(PoisonError::into_inner);
         if self.single.outcome.get().is_some() {

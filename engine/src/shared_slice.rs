@@ -27,9 +27,13 @@ pub struct SliceMut<T> {
 impl<T: Pod> SliceMut<T> {
     pub(crate) fn new(client: &Arc<Client>, len: usize) -> Result<Self> {
         const { assert!(align_of::<T>() <= 128, "blocks are aligned to 128 bytes") };
-        let bytes = size_of::<T>().checked_mul(len).filter(|&b| b <= isize::MAX as usize).ok_or_else(|| {
-            Error::invalid(format!("{len} items of {} bytes are more than an address space", size_of::<T>()))
-        })?;
+        let bytes =
+            size_of::<T>().checked_mul(len).filter(|&b| b <= isize::MAX as usize).ok_or_else(|| {
+                Error::invalid(format!(
+                    "{len} items of {} bytes are more than an address space",
+                    size_of::<T>()
+                ))
+            })?;
         let block = client.with_memory(|| client.arena.take(bytes))?;
         // SAFETY: the block is at least `bytes` long and ours alone.
         unsafe { std::ptr::write_bytes(block.ptr().as_ptr(), 0, bytes) };
@@ -38,7 +42,10 @@ impl<T: Pod> SliceMut<T> {
 
     /// Ends the writing: the array can now be sent, any number of times, and read.
     pub fn share(self) -> SharedSlice<T> {
-        SharedSlice { data: Data::Shared { block: Arc::new(self.block), len: self.len, pool: self.pool }, items: PhantomData }
+        SharedSlice {
+            data: Data::Shared { block: Arc::new(self.block), len: self.len, pool: self.pool },
+            items: PhantomData,
+        }
     }
 }
 
@@ -69,7 +76,11 @@ pub struct SharedSlice<T> {
 }
 
 enum Data<T> {
-    Shared { block: Arc<ArgsBlock>, len: usize, pool: u64 },
+    Shared {
+        block: Arc<ArgsBlock>,
+        len: usize,
+        pool: u64,
+    },
     /// What a worker gets that asks for it by value.
     Owned(Arc<[T]>),
 }
@@ -80,7 +91,9 @@ impl<T: Pod> SharedSlice<T> {
         match self.data {
             Data::Shared { block, len, pool } => match Arc::try_unwrap(block) {
                 Ok(block) => Ok(SliceMut { block, len, pool, items: PhantomData }),
-                Err(block) => Err(SharedSlice { data: Data::Shared { block, len, pool }, items: PhantomData }),
+                Err(block) => {
+                    Err(SharedSlice { data: Data::Shared { block, len, pool }, items: PhantomData })
+                }
             },
             owned => Err(SharedSlice { data: owned, items: PhantomData }),
         }
@@ -90,7 +103,9 @@ impl<T: Pod> SharedSlice<T> {
 impl<T> Clone for SharedSlice<T> {
     fn clone(&self) -> Self {
         let data = match &self.data {
-            Data::Shared { block, len, pool } => Data::Shared { block: block.clone(), len: *len, pool: *pool },
+            Data::Shared { block, len, pool } => {
+                Data::Shared { block: block.clone(), len: *len, pool: *pool }
+            }
             Data::Owned(items) => Data::Owned(items.clone()),
         };
         SharedSlice { data, items: PhantomData }
@@ -137,9 +152,10 @@ pub struct ArchivedSharedSlice<T> {
 impl<T: Pod> ArchivedSharedSlice<T> {
     /// The array, or why it cannot be reached.
     pub fn try_as_slice(&self) -> Result<&[T]> {
-        let segment = Current::get()
-            .filter(|segment| pool_id(segment) == self.pool.to_native())
-            .ok_or_else(|| Error::payload("a shared slice can be read only by a worker of the pool that made it"))?;
+        let segment =
+            Current::get().filter(|segment| pool_id(segment) == self.pool.to_native()).ok_or_else(|| {
+                Error::payload("a shared slice can be read only by a worker of the pool that made it")
+            })?;
         let (offset, len) = (self.offset.to_native(), self.len.to_native());
         let bytes = len.checked_mul(size_of::<T>() as u64);
         // SAFETY: the client keeps the array unchanged while a task that has it as argument runs, and

@@ -20,6 +20,12 @@ const CLOSING_TICK: Duration = Duration::from_millis(10);
 const DEAF_TICK: Duration = Duration::from_secs(1);
 /// How often an idle pool's memory is looked at.
 const IDLE_TICK: Duration = Duration::from_secs(2);
+/// How often launching workers is tried again after it has failed.
+const LAUNCH_TICK: Duration = Duration::from_millis(100);
+/// How many templates in a row may be killed while they launch one worker.
+const TEMPLATE_TRIES: u32 = 8;
+/// Workers that end early one after the other for so long cannot be started.
+const EARLY_LIMIT: Duration = Duration::from_secs(1);
 /// Time between SIGTERM and SIGKILL when a pool is terminated.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -40,6 +46,8 @@ pub(crate) struct Control {
 
 struct ControlState {
     wish: Wish,
+    /// Iterators take no more input.
+    streams_ended: bool,
     /// All workers are gone and the thread is about to end.
     ended: bool,
     /// Process ids of the workers that live now, by place.
@@ -48,7 +56,7 @@ struct ControlState {
 
 impl Control {
     pub(crate) fn new() -> Result<Self> {
-        let state = ControlState { wish: Wish::Run, ended: false, pids: Vec::new() };
+        let state = ControlState { wish: Wish::Run, streams_ended: false, ended: false, pids: Vec::new() };
         Ok(Control { bell: EventFd::new()?, state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -68,6 +76,12 @@ impl Control {
     /// Workers leave once all work is done.
     pub(crate) fn close(&self) {
         self.wish(Wish::Close);
+    }
+
+    /// Iterators that still have input keep a closed pool no longer.
+    pub(crate) fn end_streams(&self) {
+        self.lock().streams_ended = true;
+        self.bell.ring();
     }
 
     /// Workers are killed.
@@ -115,6 +129,10 @@ pub(crate) struct Supervisor {
     name: Option<(OwnCard, Listener)>,
     /// Workers that ended, one after the other, before they were ready.
     early_deaths: u32,
+    /// When the first of them ended.
+    early_since: Instant,
+    /// When places that had stayed empty were last filled, or tried to.
+    last_fill: Instant,
     broken: bool,
     /// Iterators that still have input to submit.
     streams: Arc<std::sync::atomic::AtomicUsize>,
@@ -139,6 +157,8 @@ impl Supervisor {
             residents,
             name: None,
             early_deaths: 0,
+            early_since: Instant::now(),
+            last_fill: Instant::now(),
             broken: false,
             streams,
         }
@@ -185,21 +205,57 @@ impl Supervisor {
         entry.pid.store(handle.pid(), Ordering::Relaxed);
         entry.start_time.store(sys::start_time(handle.pid()).unwrap_or(0), Ordering::Relaxed);
         self.control.lock().pids.push((index, handle.pid()));
-        self.residents[index as usize] =
-            Some(Resident { incarnation, handle, channel: Some(channel), guest, ready: false, leaving: false });
+        self.residents[index as usize] = Some(Resident {
+            incarnation,
+            handle,
+            channel: Some(channel),
+            guest,
+            ready: false,
+            leaving: false,
+        });
     }
 
     fn launch(&mut self, index: u32) -> Result<()> {
-        let incarnation = self.occupy(index, Role::Worker);
-        match self.launcher.launch(index, incarnation) {
-            Ok(launched) => {
-                self.settle(index, incarnation, launched, false);
-                Ok(())
+        let mut tries = 0;
+        loop {
+            let incarnation = self.occupy(index, Role::Worker);
+            match self.launcher.launch(index, incarnation) {
+                Ok(launched) => {
+                    self.settle(index, incarnation, launched, false);
+                    return Ok(());
+                }
+                Err(error) => {
+                    recovery::reap(&self.segment, index, incarnation); // nobody is in the place
+                    tries += 1;
+                    // That a template was killed while it was asked is no failure: ask the next one.
+                    if tries == TEMPLATE_TRIES || !self.launcher.template_is_dead() {
+                        return Err(error);
+                    }
+                }
             }
-            Err(error) => {
-                recovery::reap(&self.segment, index, incarnation); // the place was never entered
-                Err(error)
+        }
+    }
+
+    /// Fills places that stayed empty because launching failed; not oftener than once a tick.
+    fn fill_places(&mut self) {
+        if self.last_fill.elapsed() < LAUNCH_TICK {
+            return;
+        }
+        self.last_fill = Instant::now();
+        for index in 1..=self.target {
+            if self.residents[index as usize].is_none() && self.launch(index).is_err() {
+                return; // the next tick tries again
             }
+        }
+    }
+
+    /// Whether a worker that ends is to be replaced.
+    fn wants_workers(&self) -> bool {
+        match self.control.lock().wish {
+            _ if self.broken => false,
+            Wish::Run => true,
+            Wish::Close => self.segment.state() == PoolState::Running,
+            Wish::Terminate => false,
         }
     }
 
@@ -214,6 +270,8 @@ impl Supervisor {
                 break;
             }
             if wish == Wish::Close && self.drained() {
+                // What an iterator submitted at the very last moment has nobody to run it.
+                self.client.fail(ErrorKind::Closed.into());
                 break;
             }
             self.attend(wish);
@@ -234,7 +292,8 @@ impl Supervisor {
             return true;
         }
         self.client.collect();
-        let streaming = self.streams.load(std::sync::atomic::Ordering::Acquire) > 0;
+        let streaming =
+            self.streams.load(std::sync::atomic::Ordering::Acquire) > 0 && !self.control.lock().streams_ended;
         if self.client.in_flight() == 0 && !streaming && self.segment.state() == PoolState::Running {
             self.segment.set_state(PoolState::Draining);
         }
@@ -244,15 +303,20 @@ impl Supervisor {
     /// Waits for something to happen and does what it asks for.
     fn attend(&mut self, wish: Wish) {
         let deaf = self.residents.iter().flatten().any(|r| r.channel.is_none());
+        let places = &self.residents[1..=self.target as usize];
+        let short = places.iter().any(Option::is_none) && self.wants_workers();
         let tick = match wish {
             Wish::Close => CLOSING_TICK,
+            _ if short => LAUNCH_TICK,
             _ if deaf => DEAF_TICK,
             _ => IDLE_TICK,
         };
         let mut fds = vec![self.control.bell.as_fd()];
         let listening = self.name.is_some();
         fds.extend(self.name.iter().map(|(_, listener)| listener.as_fd()));
+        fds.extend(self.launcher.template_fd());
         let first = fds.len();
+        let template = first > 1 + usize::from(listening);
         let mut who = Vec::new();
         for (index, resident) in self.residents.iter().enumerate() {
             let Some(resident) = resident else { continue };
@@ -286,6 +350,12 @@ impl Supervisor {
             if !is_channel && ready.any() {
                 self.bury(index);
             }
+        }
+        if template && ready[first - 1].any() {
+            self.launcher.bury_template(); // after its workers: it may have told of their ends
+        }
+        if short {
+            self.fill_places();
         }
         if listening && ready[1].input {
             self.welcome();
@@ -332,10 +402,22 @@ impl Supervisor {
     /// Looks at workers that hung up without dying: one that runs another program by now is killed,
     /// one that merely closed its descriptors is left alone.
     fn check_deaf(&mut self) {
-        for resident in self.residents.iter().flatten().filter(|r| r.channel.is_none()) {
-            if !resident.handle.is_dead() && sys::still_maps(resident.handle.pid(), CONTROL_NAME) == Some(false) {
+        let mut departed = Vec::new();
+        for (index, resident) in self.residents.iter().enumerate() {
+            let Some(resident) = resident else { continue };
+            let deaf = resident.channel.is_none() && !resident.handle.is_dead();
+            if !deaf || sys::still_maps(resident.handle.pid(), CONTROL_NAME) != Some(false) {
+                continue;
+            }
+            // It has unmapped our memory, so it can do nothing to it any more.
+            if resident.guest {
+                departed.push(index as u32);
+            } else {
                 let _ = resident.handle.kill(Signal::KILL);
             }
+        }
+        for index in departed {
+            self.bury(index);
         }
     }
 
@@ -348,21 +430,25 @@ impl Supervisor {
             return;
         }
         if !resident.ready && !resident.leaving {
+            if self.early_deaths == 0 {
+                self.early_since = Instant::now();
+            }
             self.early_deaths += 1;
             if self.early_deaths > 3 + self.target {
-                let message =
-                    format!("{} workers in a row ended before they were ready; the last {exit}", self.early_deaths);
+                if self.early_since.elapsed() < EARLY_LIMIT {
+                    return; // perhaps somebody kills a lot just now: `fill_places` tries again, slowly
+                }
+                let message = format!(
+                    "{} workers in a row ended before they were ready; the last {exit}",
+                    self.early_deaths
+                );
                 self.break_pool(Error::start(message));
                 return;
             }
         }
-        let state = self.control.lock().wish;
-        let needed = match state {
-            Wish::Run => true,
-            Wish::Close => self.segment.state() == PoolState::Running,
-            Wish::Terminate => false,
-        };
-        if needed && let Err(error) = self.launch(index) {
+        if self.wants_workers()
+            && let Err(error) = self.launch(index)
+        {
             // Out of processes or memory: go on with fewer as long as there is one.
             if self.residents.iter().flatten().all(|r| r.guest) {
                 self.break_pool(error);

@@ -66,10 +66,7 @@ pub(crate) mod futex {
         use rustix::thread::futex;
         let limit = limit
             .map(|d| futex::Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) });
-        !matches!(
-            futex::wait(word, futex::Flags::empty(), seen, limit.as_ref()),
-            Err(Errno::TIMEDOUT)
-        )
+        !matches!(futex::wait(word, futex::Flags::empty(), seen, limit.as_ref()), Err(Errno::TIMEDOUT))
     }
 
     #[cfg(not(loom))]

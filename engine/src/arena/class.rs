@@ -55,6 +55,14 @@ impl Class {
         Class::Small(if quarter == 8 { (shift + 1) * 4 } else { shift * 4 + quarter - 4 })
     }
 
+    /// Bytes of the extents that a block of at least `bytes` needs if it is alone.
+    pub(crate) fn footprint(bytes: usize) -> usize {
+        match Class::fitting(bytes) {
+            Class::Run(extents) => extents.saturating_mul(EXTENT),
+            _ => EXTENT,
+        }
+    }
+
     /// Bytes of one block.
     pub(crate) fn block_bytes(self) -> usize {
         match self {
@@ -85,7 +93,10 @@ mod tests {
         assert_eq!(*sizes.last().expect("not empty"), LARGEST);
         assert!(sizes.windows(2).all(|w| w[0] < w[1]));
         sizes.push(EXTENT);
-        for bytes in (1..5000).chain([LARGEST - 1, LARGEST]).chain((13..20).flat_map(|s| [(1 << s) - 1, 1 << s, (1 << s) + 1])) {
+        for bytes in (1..5000)
+            .chain([LARGEST - 1, LARGEST])
+            .chain((13..20).flat_map(|s| [(1 << s) - 1, 1 << s, (1 << s) + 1]))
+        {
             let class = Class::fitting(bytes);
             let expected = sizes.iter().copied().find(|&s| s >= bytes).expect("fits");
             assert_eq!(class.block_bytes(), expected, "{bytes} -> {class:?}");

@@ -102,7 +102,10 @@ impl Region {
                     at += 1;
                 }
                 other => {
-                    return Err(Error::corrupted(format!("extent {at} of region {} is {other:?}", segment.index)));
+                    return Err(Error::corrupted(format!(
+                        "extent {at} of region {} is {other:?}",
+                        segment.index
+                    )));
                 }
             }
         }
@@ -148,6 +151,21 @@ impl Region {
         let ptr = unsafe { segment.region().ptr().byte_add(offset) };
         let handle = BlockHandle { owner: segment.index, block };
         Ok(Block { handle, offset: offset as u64, ptr, len })
+    }
+
+    /// [`allocate`](Self::allocate) for a payload that outgrows a block of `held` bytes, from which it will move.
+    pub(crate) fn allocate_beside(
+        &mut self,
+        segment: &Segment,
+        bytes: usize,
+        held: Option<usize>,
+    ) -> Result<Block> {
+        // Both exist for a moment. If the quota is too small for that, no waiting helps.
+        let both = Class::footprint(bytes) + held.map_or(0, Class::footprint);
+        if both > self.quota {
+            return Err(self.full(both));
+        }
+        self.allocate(segment, bytes)
     }
 
     /// Gives back a block that this process holds.
@@ -328,15 +346,28 @@ impl Region {
             // Address space is used up: give what is free elsewhere a new use.
             self.collect_runs(segment);
             self.reclaim(segment, usize::MAX);
-            return self.from_free(segment, len);
+            if let Some(start) = self.from_free(segment, len) {
+                return Some(start);
+            }
+            // What is free at the end may be enough together with what was never used.
+            let (&start, &have) = self.free_runs.last_key_value()?;
+            if start + have != self.high_water || start + len > all {
+                return None;
+            }
+            self.free_runs.remove(&start);
+            return Some(self.take_fresh(segment, start, len));
         }
-        let start = self.high_water;
-        self.high_water += len;
+        Some(self.take_fresh(segment, self.high_water, len))
+    }
+
+    /// Takes free extents from `start` on, of which the last ones were never used.
+    fn take_fresh(&mut self, segment: &Segment, start: usize, len: usize) -> usize {
+        self.high_water = start + len;
         self.used += len;
         self.committed.resize(self.high_water, 0);
         // Counted before used, so that a reap looks at their words.
         segment.process(segment.index).extents.store(self.high_water as u32, Ordering::Release);
-        Some(start)
+        start
     }
 
     fn from_free(&mut self, segment: &Segment, len: usize) -> Option<usize> {
@@ -361,7 +392,8 @@ impl Region {
             let blocks = Class::Small(number).blocks();
             class.extents.retain(|&extent| {
                 let first = extent as usize * WORDS_PER_EXTENT;
-                let empty = !fits(used) && words[first..first + blocks].iter().all(|w| BlockWord(w).is_free());
+                let empty =
+                    !fits(used) && words[first..first + blocks].iter().all(|w| BlockWord(w).is_free());
                 if empty {
                     used -= 1;
                     emptied.push(extent as usize);
@@ -420,6 +452,18 @@ mod tests {
     }
 
     #[test]
+    fn free_extents_at_the_end_join_those_never_used() {
+        let segment = segment(8 << 20);
+        let mut region = Region::open(&segment, ME, 8 << 20).expect("a fresh region");
+        let small = region.allocate(&segment, 100_000).expect("fits");
+        region.free(&segment, small.handle);
+        let whole = region.allocate(&segment, 8 << 20).expect("nothing is in use");
+        assert_eq!(whole.offset, 0);
+        region.free(&segment, whole.handle);
+        region.allocate(&segment, 1).expect("all is free again");
+    }
+
+    #[test]
     fn the_quota_holds_and_says_so() {
         let segment = segment(64 << 20);
         let mut region = Region::open(&segment, ME, 4 << 20).expect("a fresh region");
@@ -437,8 +481,10 @@ mod tests {
     fn a_successor_finds_what_is_free_and_what_is_held() {
         let segment = segment(64 << 20);
         let mut region = Region::open(&segment, ME, 64 << 20).expect("a fresh region");
-        let blocks: Vec<Block> =
-            [600, 600, 5 << 20, 100_000].iter().map(|&b| region.allocate(&segment, b).expect("fits")).collect();
+        let blocks: Vec<Block> = [600, 600, 5 << 20, 100_000]
+            .iter()
+            .map(|&b| region.allocate(&segment, b).expect("fits"))
+            .collect();
         region.free(&segment, blocks[0].handle);
         let used = region.used();
         drop(region);
@@ -448,7 +494,10 @@ mod tests {
         assert_eq!(region.used(), used);
         for _ in 0..4000 {
             let block = region.allocate(&segment, 600).expect("fits");
-            assert!(blocks[1..].iter().all(|held| held.handle != block.handle), "a held block was handed out");
+            assert!(
+                blocks[1..].iter().all(|held| held.handle != block.handle),
+                "a held block was handed out"
+            );
         }
         let run = region.allocate(&segment, 5 << 20).expect("fits");
         assert_ne!(run.handle, blocks[2].handle);

@@ -32,7 +32,12 @@ impl ClientArena {
 
     /// Takes a block of at least `bytes`.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<ArgsBlock> {
-        let block = self.with(|region, segment| region.allocate(segment, bytes))?;
+        self.take_beside(bytes, None)
+    }
+
+    /// Takes a block of at least `bytes` for what outgrows one of `held` bytes.
+    fn take_beside(self: &Arc<Self>, bytes: usize, held: Option<usize>) -> Result<ArgsBlock> {
+        let block = self.with(|region, segment| region.allocate_beside(segment, bytes, held))?;
         Ok(ArgsBlock { arena: self.clone(), block, len: bytes })
     }
 }
@@ -94,7 +99,8 @@ struct ArgsMemory<'a> {
 
 impl Grow for ArgsMemory<'_> {
     fn grow(&mut self, old: Span, used: usize, needed: usize) -> Result<Span> {
-        let block = self.arena.take(needed)?;
+        let held = self.block.as_ref().map(|block| block.block.len);
+        let block = self.arena.take_beside(needed, held)?;
         // SAFETY: `used` bytes are written at `old`; the new block has at least `needed >= used` bytes and
         // does not overlap it, being a block of its own.
         unsafe { std::ptr::copy_nonoverlapping(old.ptr.as_ptr(), block.ptr().as_ptr(), used) };

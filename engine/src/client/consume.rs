@@ -92,14 +92,18 @@ impl Client {
             return self.settle(state, number, Outcome::Failed(error));
         };
         if word.generation() != generation || state_now == SlotState::Free {
-            let error = Error::corrupted(format!("slot {number} is {word:?}, expected generation {generation}"));
+            let error =
+                Error::corrupted(format!("slot {number} is {word:?}, expected generation {generation}"));
             return self.settle(state, number, Outcome::Failed(error));
         }
         match state_now {
             SlotState::Done => {
                 let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
+                let task = state.entries[number as usize].task.as_ref();
                 let outcome = self.answer(slot, number, word, guest);
-                match state.entries[number as usize].task.as_ref().and_then(|task| task.items) {
+                let outcome =
+                    outcome.and_then(|outcome| with_name(outcome, task.map_or("", |task| task.spec.name)));
+                match task.and_then(|task| task.items) {
                     None => self.settle(state, number, outcome.unwrap_or_else(Outcome::Failed)),
                     Some(range) => self.settle_chunk(state, slot, number, range, outcome),
                 }
@@ -167,7 +171,10 @@ impl Client {
                     Outcome::Range {
                         first: first + done,
                         end,
-                        error: Error::corrupted(format!("a chunk ended after {done} of {} items", end - first)),
+                        error: Error::corrupted(format!(
+                            "a chunk ended after {done} of {} items",
+                            end - first
+                        )),
                     },
                 );
                 return true;
@@ -272,7 +279,10 @@ impl Client {
             }
         }
         if next < end {
-            self.resume(state, InFlight { items: Some((next, end)), item_attempts: attempts, idle_deaths, ..task });
+            self.resume(
+                state,
+                InFlight { items: Some((next, end)), item_attempts: attempts, idle_deaths, ..task },
+            );
         }
     }
 
@@ -287,6 +297,16 @@ impl Client {
         let number = self.take_slot(state).expect("the slot of the lost part is free");
         self.place(state, number, task);
         self.segment.bell().notify();
+    }
+}
+
+/// Of a function that it does not know, a worker cannot tell the name; we can.
+fn with_name(outcome: Outcome, name: &str) -> Result<Outcome> {
+    match outcome {
+        Outcome::Answer { status, bytes } if status == Status::UnknownFunction as u32 => {
+            Err(Error::function(format!("{name:?} cannot be called: {}", failure(status, bytes.as_slice()))))
+        }
+        known => Ok(known),
     }
 }
 

@@ -115,7 +115,12 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(segment: Arc<Segment>, patience: Duration, max_attempts: u32, quota: u64) -> Result<Self> {
+    pub(crate) fn new(
+        segment: Arc<Segment>,
+        patience: Duration,
+        max_attempts: u32,
+        quota: u64,
+    ) -> Result<Self> {
         let slots = segment.layout.sizes.slots as usize;
         let processes = segment.processes() as usize;
         let arena = Arc::new(ClientArena::new(segment.clone(), quota)?);

@@ -42,9 +42,16 @@ impl Drop for ResultBlock {
 
 /// The bytes of a result.
 pub(crate) enum ResultBytes {
-    Short { bytes: Short, len: u8 },
+    Short {
+        bytes: Short,
+        len: u8,
+    },
     /// `len` bytes at `start` of shared memory, held for us.
-    Block { _held: ResultBlock, start: *const u8, len: usize },
+    Block {
+        _held: ResultBlock,
+        start: *const u8,
+        len: usize,
+    },
     /// A private copy of what another program wrote.
     Copied(rkyv::util::AlignedVec<16>),
 }

@@ -134,9 +134,32 @@ impl Client {
     /// Archives the arguments and retries while the client's region is full of tasks on their way.
     pub(crate) fn with_memory<R>(&self, mut archive: impl FnMut() -> Result<R>) -> Result<R> {
         match archive() {
-            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => self.wait_for_memory(archive, error),
+            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => {
+                self.wait_for_memory(archive, error)
+            }
             other => other,
         }
+    }
+
+    /// The same without waiting.
+    pub(crate) fn with_memory_now<R>(&self, mut archive: impl FnMut() -> Result<R>) -> Result<R> {
+        match archive() {
+            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => {
+                self.collect(); // frees the arguments of tasks that are done
+                archive()
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a task could be submitted without waiting.
+    pub(crate) fn has_slot(&self) -> bool {
+        let free = |state: &State| !state.free.is_empty() || state.fresh < self.segment.layout.sizes.slots;
+        let mut state = self.lock();
+        if !free(&state) {
+            self.poll(&mut state);
+        }
+        free(&state)
     }
 
     #[cold]

@@ -21,7 +21,12 @@ const BACKSTOP_LAST: Duration = Duration::from_millis(64);
 
 impl Client {
     /// Waits until `ready`, which the outcome of `ticket` makes true; `false` if `deadline` passed.
-    pub(crate) fn wait_for(&self, ticket: Ticket, ready: &dyn Fn() -> bool, deadline: Option<Instant>) -> bool {
+    pub(crate) fn wait_for(
+        &self,
+        ticket: Ticket,
+        ready: &dyn Fn() -> bool,
+        deadline: Option<Instant>,
+    ) -> bool {
         if ready() {
             return true;
         }

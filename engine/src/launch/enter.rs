@@ -65,7 +65,10 @@ fn enter(pool: u32) -> ! {
     }
     match ToChild::from_bytes(&buffer[..len]) {
         Some(ToChild::BeTemplate) => match ProcessHandle::open(pool) {
-            Ok(parent) => template::serve(channel, fds, parent),
+            Ok(parent) => {
+                sys::clear_parent_death_signal(); // it watches its parent, and has work to do after its end
+                template::serve(channel, fds, parent)
+            }
             Err(_) => sys::quick_exit(1),
         },
         Some(ToChild::Worker { index, incarnation }) => forked_worker(fds, index, incarnation, channel),
@@ -108,6 +111,7 @@ struct Reset;
 impl Drop for Reset {
     fn drop(&mut self) {
         Current::clear();
+        IN_WORKER.store(false, Ordering::Relaxed);
     }
 }
 

@@ -151,7 +151,9 @@ mod tests {
     #[test]
     fn messages_survive_the_wire() {
         let guard = ToChild::GuardName { nonce: 1 << 40 | 7, name: "x".into() };
-        for message in [guard, ToChild::NoPlace, ToChild::BeTemplate, ToChild::Worker { index: 3, incarnation: 70_000 }] {
+        for message in
+            [guard, ToChild::NoPlace, ToChild::BeTemplate, ToChild::Worker { index: 3, incarnation: 70_000 }]
+        {
             assert_eq!(ToChild::from_bytes(&message.to_bytes()), Some(message));
         }
         for message in [

@@ -16,6 +16,7 @@ use crate::sys::{Channel, ProcessHandle};
 pub(crate) use enter::run_worker;
 pub use enter::{init, is_worker};
 pub(crate) use messages::{FromWorker, MAX_TEXT, ToChild};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use template::Template;
@@ -54,6 +55,8 @@ pub(crate) struct Launcher {
     context: Context,
     segment: Arc<Segment>,
     template: Option<Template>,
+    /// The pool's name card, which every template must know: the nonce and the name.
+    guarded: Option<(u64, String)>,
 }
 
 impl Launcher {
@@ -69,7 +72,7 @@ impl Launcher {
             Context::Fork => Some(Template::fork(&segment)?),
             Context::Spawn | Context::ForkServer => None,
         };
-        Ok(Launcher { context, segment, template })
+        Ok(Launcher { context, segment, template, guarded: None })
     }
 
     /// Starts incarnation `incarnation` of place `index`. Call it always from the same thread: what it
@@ -78,17 +81,48 @@ impl Launcher {
         if self.context == Context::Spawn {
             return exec::worker(&self.segment, index, incarnation);
         }
+        self.living_template()?.launch(index, incarnation)
+    }
+
+    /// The template; a new one if there is none, or a dead one.
+    fn living_template(&mut self) -> Result<&mut Template> {
         if let Some(dead) = self.template.take_if(|template| template.is_dead()) {
             dead.shut_down(); // its workers are dead or dying; a new one takes over
         }
-        let template = match &mut self.template {
-            Some(template) => template,
-            none => none.insert(match self.context {
-                Context::Fork => Template::fork(&self.segment)?,
-                _ => Template::exec(&self.segment)?,
-            }),
-        };
-        template.launch(index, incarnation)
+        match &mut self.template {
+            Some(template) => Ok(template),
+            none => {
+                let template = match self.context {
+                    Context::Fork => Template::fork(&self.segment)?,
+                    _ => Template::exec(&self.segment)?,
+                };
+                let template = none.insert(template);
+                if let Some((nonce, name)) = &self.guarded {
+                    template.guard_name(*nonce, name)?;
+                }
+                Ok(template)
+            }
+        }
+    }
+
+    /// Readable once the template is dead.
+    pub(crate) fn template_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.template.as_ref().map(Template::as_fd)
+    }
+
+    /// Whether the template is dead, so that launching again would be done by another.
+    pub(crate) fn template_is_dead(&self) -> bool {
+        self.template.as_ref().is_some_and(Template::is_dead)
+    }
+
+    /// Buries a dead template. Only a name must be guarded at once; launches wait until they are needed.
+    pub(crate) fn bury_template(&mut self) {
+        if let Some(dead) = self.template.take_if(|template| template.is_dead()) {
+            dead.shut_down();
+            if self.guarded.is_some() {
+                let _ = self.living_template(); // the next launch tries again
+            }
+        }
     }
 
     /// How a dead process ended.
@@ -101,16 +135,10 @@ impl Launcher {
 
     /// Has a pool's name removed even if this process is killed.
     pub(crate) fn guard_name(&mut self, nonce: u64, name: &str) -> Result<()> {
-        if self.template.is_none() {
-            self.template = Some(match self.context {
-                Context::Fork => Template::fork(&self.segment)?,
-                _ => Template::exec(&self.segment)?,
-            });
-        }
-        match &self.template {
-            Some(template) => template.guard_name(nonce, name),
-            None => Ok(()),
-        }
+        let known = self.template.is_some();
+        self.guarded = Some((nonce, name.to_owned()));
+        let template = self.living_template()?;
+        if known { template.guard_name(nonce, name) } else { Ok(()) }
     }
 
     /// Ends the template, if there is one.

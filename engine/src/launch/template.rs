@@ -5,8 +5,8 @@ use super::{LAUNCH_LIMIT, Launched, enter, exec};
 use crate::error::{Error, Exit, Result};
 use crate::segment::Segment;
 use crate::sys::{self, Channel, Fork, ProcessHandle, Received, Sent};
-use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// A process that reports the end of a worker does so within microseconds of the kernel.
@@ -16,6 +16,8 @@ const REPORT_LIMIT: Duration = Duration::from_millis(500);
 pub(super) struct Template {
     channel: Channel,
     handle: ProcessHandle,
+    /// Workers that it has forked and whose ends nobody has asked for yet.
+    children: HashSet<u32>,
     /// Ends that it has reported and nobody has asked for yet.
     ended: HashMap<u32, Exit>,
 }
@@ -43,7 +45,7 @@ impl Template {
             Fork::Parent(pid) => {
                 // Our child, and nobody has waited for it: the number is its.
                 let handle = ProcessHandle::open(pid)?;
-                Ok(Template { channel: ours, handle, ended: HashMap::new() })
+                Ok(Self::new(ours, handle))
             }
         }
     }
@@ -52,7 +54,11 @@ impl Template {
     pub(super) fn exec(segment: &Segment) -> Result<Self> {
         let Launched { handle, channel } = exec::program()?;
         exec::say(&channel, &ToChild::BeTemplate, &segment.fds())?;
-        Ok(Template { channel, handle, ended: HashMap::new() })
+        Ok(Self::new(channel, handle))
+    }
+
+    fn new(channel: Channel, handle: ProcessHandle) -> Self {
+        Template { channel, handle, children: HashSet::new(), ended: HashMap::new() }
     }
 
     pub(super) fn guard_name(&self, nonce: u64, name: &str) -> Result<()> {
@@ -63,14 +69,27 @@ impl Template {
         self.handle.is_dead()
     }
 
+    /// Readable once it is dead.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
     pub(super) fn launch(&mut self, index: u32, incarnation: u32) -> Result<Launched> {
         let (ours, theirs) = Channel::pair()?;
         exec::say(&self.channel, &ToChild::Worker { index, incarnation }, &[theirs.as_fd()])?;
         drop(theirs);
         let deadline = Instant::now() + LAUNCH_LIMIT;
         loop {
-            match self.next_message(deadline)? {
+            let message = match self.next_message(deadline) {
+                Ok(message) => message,
+                Err(error) => {
+                    self.await_orphan(&ours);
+                    return Err(error);
+                }
+            };
+            match message {
                 Some((FromTemplate::Forked { pid }, mut fds)) if fds.len() == 1 => {
+                    self.children.insert(pid);
                     let handle = ProcessHandle::from_fd(fds.remove(0), pid);
                     return Ok(Launched { handle, channel: ours });
                 }
@@ -81,7 +100,24 @@ impl Template {
                     self.ended.insert(pid, exit);
                 }
                 Some(_) => return Err(Error::start("the template sent a reply without a descriptor")),
-                None => return Err(Error::start(format!("the template did not answer within {LAUNCH_LIMIT:?}"))),
+                None => {
+                    return Err(Error::start(format!("the template did not answer within {LAUNCH_LIMIT:?}")));
+                }
+            }
+        }
+    }
+
+    /// A template that is killed may have forked just before. The kernel kills that worker, too, but only
+    /// the hang-up of its channel tells when it is gone; before that its place is not to be given away.
+    fn await_orphan(&self, channel: &Channel) {
+        let deadline = Instant::now() + REPORT_LIMIT;
+        self.handle.wait_dead(Some(REPORT_LIMIT));
+        let mut buffer = [0; 64];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match channel.recv_timeout(&mut buffer, left) {
+                Ok(Received::Message(..)) => {}
+                Ok(Received::Closed | Received::Nothing) | Err(_) => return,
             }
         }
     }
@@ -102,6 +138,9 @@ impl Template {
 
     /// How the worker with this process id ended.
     pub(super) fn exit_of(&mut self, pid: u32) -> Exit {
+        if !self.children.remove(&pid) {
+            return Exit::Unknown; // a dead template's: it took what it knew along
+        }
         let deadline = Instant::now() + REPORT_LIMIT;
         loop {
             if let Some(exit) = self.ended.remove(&pid) {
@@ -143,10 +182,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
         fds.extend(children.iter().map(AsFd::as_fd));
         let Ok(ready) = sys::poll_in(&fds, None) else { leave() };
         if ready[1].any() {
-            if let Some((nonce, name)) = &guarded {
-                crate::name_card::remove_stale(name, *nonce);
-            }
-            leave(); // workers die with this process
+            end_with_the_pool(&channel, guarded);
         }
         let dead: Vec<usize> = (0..children.len()).filter(|i| ready[i + 2].any()).collect();
         for &i in dead.iter().rev() {
@@ -161,7 +197,9 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
             continue;
         }
         let mut buffer = [0; 512];
-        let Ok(Some((len, mut received))) = channel.recv(&mut buffer) else { leave() };
+        let Ok(Some((len, mut received))) = channel.recv(&mut buffer) else {
+            end_with_the_pool(&channel, guarded); // of a dying process the descriptors are closed first
+        };
         let (index, incarnation) = match ToChild::from_bytes(&buffer[..len]) {
             Some(ToChild::Worker { index, incarnation }) => (index, incarnation),
             Some(ToChild::GuardName { nonce, name }) => {
@@ -196,7 +234,9 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
             },
             Err(error) => {
                 let errno = match error.kind() {
-                    crate::error::ErrorKind::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EAGAIN),
+                    crate::error::ErrorKind::Io { source, .. } => {
+                        source.raw_os_error().unwrap_or(libc::EAGAIN)
+                    }
                     _ => libc::EAGAIN,
                 };
                 channel.send(&FromTemplate::Failed { errno }.to_bytes(), &[])
@@ -206,6 +246,22 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
             leave();
         }
     }
+}
+
+/// The pool's process has died, or is dying, or has shut this template down and removed the name itself.
+///
+/// Workers die with this process.
+fn end_with_the_pool(channel: &Channel, mut guarded: Option<(u64, String)>) -> ! {
+    let mut buffer = [0; 512];
+    while let Ok(Received::Message(len, _)) = channel.try_recv(&mut buffer) {
+        if let Some(ToChild::GuardName { nonce, name }) = ToChild::from_bytes(&buffer[..len]) {
+            guarded = Some((nonce, name));
+        }
+    }
+    if let Some((nonce, name)) = guarded {
+        crate::name_card::remove_stale(&name, nonce);
+    }
+    leave()
 }
 
 /// Ends the template at once: no destructor or exit handler of the program it was forked from runs.

@@ -84,7 +84,12 @@ impl<'a> ReadyRing<'a> {
     /// The window is filled *before* the head moves, so that at every instant each hint is in the
     /// ring or in a window, where an idle worker or a reaper can find it.
     #[inline]
-    pub(crate) fn claim(&self, most: impl FnOnce(u64) -> u64, window: &Window, hint: impl Fn(u32) -> Hint) -> usize {
+    pub(crate) fn claim(
+        &self,
+        most: impl FnOnce(u64) -> u64,
+        window: &Window,
+        hint: impl Fn(u32) -> Hint,
+    ) -> usize {
         let head = self.control.head.load(Ordering::Acquire);
         let tail = self.control.tail.load(Ordering::Acquire); // pairs with `publish`
         let waiting = tail.wrapping_sub(head);

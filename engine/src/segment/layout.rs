@@ -198,7 +198,8 @@ impl Layout {
         };
         let processes = sizes.processes as usize;
         let slots = sizes.slots as usize;
-        let completion_stride = (size_of::<CompletionControl>() + 4 * sizes.completions as usize).next_multiple_of(128);
+        let completion_stride =
+            (size_of::<CompletionControl>() + 4 * sizes.completions as usize).next_multiple_of(128);
         let class_stride = 4 * sizes.extents();
         let word_stride = 8 * WORDS_PER_EXTENT * sizes.extents();
         let _header = take(size_of::<Header>());

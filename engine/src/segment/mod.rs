@@ -145,9 +145,12 @@ impl Segment {
     /// Maps the memory of an existing pool as process `index`.
     pub(crate) fn attach(control_fd: OwnedFd, data_fd: OwnedFd, index: u32) -> Result<Self> {
         let refuse = |message: String| -> Error { ErrorKind::Attach { name: String::new(), message }.into() };
-        let file_len = rustix::fs::fstat(&control_fd).map_err(|e| Error::io("stat of the control memory", e))?.st_size;
+        let file_len =
+            rustix::fs::fstat(&control_fd).map_err(|e| Error::io("stat of the control memory", e))?.st_size;
         if (file_len as u64) < size_of::<Header>() as u64 {
-            return Err(refuse(format!("its control memory is {file_len} bytes long, too short for a header")));
+            return Err(refuse(format!(
+                "its control memory is {file_len} bytes long, too short for a header"
+            )));
         }
         let sizes = {
             let head = Mapping::read_write(control_fd.as_fd(), 0, 4096)?;
@@ -157,11 +160,18 @@ impl Segment {
         };
         let layout = Layout::new(sizes);
         if layout.control_len as i64 != file_len {
-            return Err(refuse(format!("its control memory is {file_len} bytes long, not {}", layout.control_len)));
+            return Err(refuse(format!(
+                "its control memory is {file_len} bytes long, not {}",
+                layout.control_len
+            )));
         }
-        let data_len = rustix::fs::fstat(&data_fd).map_err(|e| Error::io("stat of the payload memory", e))?.st_size;
+        let data_len =
+            rustix::fs::fstat(&data_fd).map_err(|e| Error::io("stat of the payload memory", e))?.st_size;
         if data_len as u64 != layout.data_len {
-            return Err(refuse(format!("its payload memory is {data_len} bytes long, not {}", layout.data_len)));
+            return Err(refuse(format!(
+                "its payload memory is {data_len} bytes long, not {}",
+                layout.data_len
+            )));
         }
         if index >= sizes.processes {
             return Err(refuse(format!("it has {} places, not {index}", sizes.processes)));
@@ -176,9 +186,13 @@ impl Segment {
             return Err(format!("its first word is {magic:#x}, not a pool's"));
         }
         if get(&header.version) != VERSION {
-            return Err(format!("its layout is version {}, this library's is {VERSION}", get(&header.version)));
+            return Err(format!(
+                "its layout is version {}, this library's is {VERSION}",
+                get(&header.version)
+            ));
         }
-        let small = |word: &AtomicU64| u32::try_from(get(word)).map_err(|_| format!("a size of {}", get(word)));
+        let small =
+            |word: &AtomicU64| u32::try_from(get(word)).map_err(|_| format!("a size of {}", get(word)));
         let sizes = Sizes {
             processes: small(&header.processes)?,
             slots: small(&header.slots)?,
@@ -227,7 +241,9 @@ impl Segment {
     }
 
     fn array<T>(&self, offset: usize, len: usize) -> &[T] {
-        assert!(offset + len * size_of::<T>() <= self.control.len() && offset.is_multiple_of(align_of::<T>()));
+        assert!(
+            offset + len * size_of::<T>() <= self.control.len() && offset.is_multiple_of(align_of::<T>())
+        );
         // SAFETY: as in `at`.
         unsafe { std::slice::from_raw_parts(self.control.ptr().byte_add(offset).cast::<T>().as_ptr(), len) }
     }
@@ -295,14 +311,18 @@ impl Segment {
 
     pub(crate) fn completions(&self, worker: u32) -> CompletionRing<'_> {
         let start = self.layout.completions + worker as usize * self.layout.completion_stride;
-        let cells = self.array(start + size_of::<CompletionControl>(), self.layout.sizes.completions as usize);
+        let cells =
+            self.array(start + size_of::<CompletionControl>(), self.layout.sizes.completions as usize);
         CompletionRing::new(self.at(start), cells)
     }
 
     /// The class words of a process's extents.
     pub(crate) fn classes(&self, owner: u32) -> &[AtomicU32] {
         assert!(owner < self.processes());
-        self.array(self.layout.classes + owner as usize * self.layout.class_stride, self.layout.sizes.extents())
+        self.array(
+            self.layout.classes + owner as usize * self.layout.class_stride,
+            self.layout.sizes.extents(),
+        )
     }
 
     /// The block words of a process's region.

@@ -9,8 +9,8 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::sys::fork_guard;
 use crate::sys::cpus::{Group, group_limits, read};
+use crate::sys::fork_guard;
 
 /// Makes `len` bytes of zeroes that take no memory until they are written.
 ///

@@ -126,6 +126,11 @@ pub(crate) fn set_parent_death_signal(expected_parent: u32) -> bool {
     asked && to_pid(expected_parent).is_some_and(|pid| rustix::process::getppid() == Some(pid))
 }
 
+/// Takes [`set_parent_death_signal`] back.
+pub(crate) fn clear_parent_death_signal() {
+    let _ = rustix::process::set_parent_process_death_signal(None); // fails for no valid argument
+}
+
 /// Which of the two processes this is.
 #[must_use]
 pub(crate) enum Fork {

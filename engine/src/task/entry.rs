@@ -131,7 +131,7 @@ impl Status {
                 _ => Error::payload(format!("the result does not fit: {}", text(bytes))),
             },
             Status::UnknownFunction => {
-                Error::function(format!("the worker does not know the function {}", text(bytes)))
+                Error::function(format!("the worker does not know the function: {}", text(bytes)))
             }
             Status::BadValue => Error::payload(format!("the result cannot be sent: {}", text(bytes))),
             Status::Value | Status::Chunk => Error::corrupted(format!("{self:?} is no failure")),

@@ -1,8 +1,8 @@
 //! Functions by name, for programs that are not the same file.
 
 use std::any::{TypeId, type_name};
-use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry as Place;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError, RwLock};

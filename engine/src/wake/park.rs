@@ -75,7 +75,12 @@ impl Park<'_> {
         seen & 3 == ParkState::Parked as u32
             && self
                 .0
-                .compare_exchange(seen, seen & !3 | ParkState::Notified as u32, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(
+                    seen,
+                    seen & !3 | ParkState::Notified as u32,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
                 .is_ok()
     }
 

@@ -129,7 +129,8 @@ impl Worker<'_> {
         park.search(self.incarnation);
         self.set_idle(false);
         let workers = segment.places() as usize - 1;
-        let crowded = workers > 1 && segment.bell().searchers(self.index) >= (workers / 2).max(1).min(self.spare_cpus());
+        let crowded = workers > 1
+            && segment.bell().searchers(self.index) >= (workers / 2).max(1).min(self.spare_cpus());
         let rounds = if crowded { 1 } else { self.spin.max(1) };
         if rounds > 1 {
             self.set_searching(true);

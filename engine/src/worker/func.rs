@@ -67,11 +67,13 @@ impl Functions {
     #[cold]
     fn look_up(&mut self, word: u64) -> Result<Entry> {
         let entry = if FuncWord(word).is_named() {
-            registry::lookup(word & !NAMED)
-                .ok_or_else(|| Error::function(format!("no function is registered here with name hash {word:#x}")))?
+            registry::lookup(word & !NAMED).ok_or_else(|| {
+                Error::function(format!("no function is registered here with name hash {word:#x}"))
+            })?
         } else {
             let address = if self.same_program { Program::current().code_at(word) } else { None };
-            let address = address.ok_or_else(|| Error::function(format!("no code at offset {word:#x} of this program")))?;
+            let address = address
+                .ok_or_else(|| Error::function(format!("no code at offset {word:#x} of this program")))?;
             // SAFETY: the word was made by `FuncWord::new` from an `Entry` of the very same program file,
             // and the address is inside its executable code.
             unsafe { std::mem::transmute::<usize, Entry>(address) }

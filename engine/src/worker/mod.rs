@@ -175,9 +175,10 @@ impl<'s> Worker<'s> {
     /// Whether work is left that somebody else could do meanwhile.
     fn backlog(&self) -> bool {
         self.next < self.claimed
-            || self.lanes.clone().any(|lane| {
-                self.segment.ready(lane).backlog() > 0 || !self.segment.requeue(lane).is_empty()
-            })
+            || self
+                .lanes
+                .clone()
+                .any(|lane| self.segment.ready(lane).backlog() > 0 || !self.segment.requeue(lane).is_empty())
     }
 
     fn stopping(&self) -> bool {

@@ -44,8 +44,11 @@ pub(super) struct TaskMemory<'w> {
 impl TaskMemory<'_> {
     /// Takes a block of at least `bytes`; waits a while if others hold too many.
     pub(super) fn take(&mut self, bytes: usize) -> Result<Block> {
-        match self.region.allocate(self.segment, bytes) {
-            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => self.take_patiently(bytes, error),
+        let held = self.block.map(|block| block.len);
+        match self.region.allocate_beside(self.segment, bytes, held) {
+            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => {
+                self.take_patiently(bytes, error)
+            }
             other => other,
         }
     }
@@ -57,12 +60,13 @@ impl TaskMemory<'_> {
         {
             return Err(error); // waiting cannot help
         }
+        let held = self.block.map(|block| block.len);
         let starved = &self.segment.process(self.segment.index).starved;
         let deadline = Instant::now() + self.patience;
         loop {
             starved.store(1, Ordering::Relaxed);
             fence(Ordering::SeqCst); // pairs with the fence in `ResultBlock::drop`
-            match self.region.allocate(self.segment, bytes) {
+            match self.region.allocate_beside(self.segment, bytes, held) {
                 Err(full) if matches!(full.kind(), ErrorKind::ArenaFull { .. }) => error = full,
                 other => {
                     starved.store(0, Ordering::Relaxed);
@@ -110,7 +114,10 @@ impl Scratch {
     }
 
     fn span(&mut self) -> Span {
-        Span { ptr: NonNull::new(self.heap.as_mut_ptr()).expect("a vector's pointer").cast(), cap: self.heap.len() * 8 }
+        Span {
+            ptr: NonNull::new(self.heap.as_mut_ptr()).expect("a vector's pointer").cast(),
+            cap: self.heap.len() * 8,
+        }
     }
 }
 

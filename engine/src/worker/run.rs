@@ -77,7 +77,8 @@ impl Worker<'_> {
             let handle = ArgsHandle::from_bytes(&inline);
             // SAFETY: the client does not touch the arguments of a task while its slot runs.
             let Some(args) = (unsafe { segment.payload(0, handle.offset, handle.len) }) else {
-                let text = format!("{} argument bytes at {} are outside the region", handle.len, handle.offset);
+                let text =
+                    format!("{} argument bytes at {} are outside the region", handle.len, handle.offset);
                 return self.fail(Status::BadArgs, text.as_bytes());
             };
             let shape = match meta.shape {

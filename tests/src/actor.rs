@@ -1,0 +1,82 @@
+//! Other processes that play a part in a test: this program run again, or another one.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+
+const ROLE: &str = "RINGPOOL_TEST_ROLE";
+
+/// What an actor does, with the arguments that it was started with.
+pub type Part = fn(&[String]);
+
+/// If this process was started by [`Actor::start`], plays its part and ends. To be called after
+/// `ringpool::init()`, so that the actor's own workers do not come here.
+pub fn play(roles: &[(&str, Part)]) {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (_, part) = roles.iter().find(|(name, _)| *name == role).expect("a known role");
+    part(&args);
+    std::process::exit(0);
+}
+
+/// For actors: waits until the test closes their input, or has died.
+pub fn wait_for_the_end() {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// A running actor, killed when dropped.
+pub struct Actor {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Actor {
+    /// Runs this program again in a role.
+    pub fn start(role: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("own path"));
+        command.env(ROLE, role);
+        Self::run(command, args)
+    }
+
+    /// Runs another program.
+    pub fn program(path: &str, args: &[&str]) -> Self {
+        Self::run(Command::new(path), args)
+    }
+
+    fn run(mut command: Command, args: &[&str]) -> Self {
+        let mut child =
+            command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("an actor");
+        let output = BufReader::new(child.stdout.take().expect("piped above"));
+        Actor { child, output }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line that it prints; empty if it has ended.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a pipe");
+        line.trim_end().to_owned()
+    }
+
+    /// SIGKILLs it and waits until it is dead.
+    pub fn kill(&mut self) -> ExitStatus {
+        self.child.kill().expect("a child that is not waited for");
+        self.child.wait().expect("own child")
+    }
+
+    /// Closes its input and waits for its end.
+    pub fn finish(&mut self) -> ExitStatus {
+        drop(self.child.stdin.take());
+        self.child.wait().expect("own child")
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // harmless if it has been waited for
+        let _ = self.child.wait();
+    }
+}

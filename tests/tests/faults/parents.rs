@@ -1,0 +1,93 @@
+//! The process that made the pool goes away: nothing of the pool stays.
+
+use crate::SOON;
+use libtest_mimic::Trial;
+use ringpool::{Context, Pool};
+use ringpool_tests::actor::{Actor, wait_for_the_end};
+use ringpool_tests::{CONTEXTS, eventually, procs, test};
+use std::time::Duration;
+
+pub fn tests() -> Vec<Trial> {
+    let mut tests = Vec::new();
+    for context in CONTEXTS {
+        for named in [false, true] {
+            for end in ENDS {
+                let name = if named { "named" } else { "nameless" };
+                tests.push(test(format!("parent_gone::{end}::{name}::{context:?}"), move || {
+                    parent_gone(context, named, end);
+                }));
+            }
+        }
+    }
+    tests
+}
+
+/// Killed while the pool is idle or works; ends without dropping the pool; exits in the middle of tasks.
+const ENDS: [&str; 5] = ["killed_idle", "killed_working", "template_then_parent", "forgets", "exits"];
+
+fn sleep_long() {
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+fn spin_for_ever() {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// The actor: makes a pool, says that it is there, and ends as told.
+pub fn holder(args: &[String]) {
+    let [context, name, end] = args else { panic!("{args:?}") };
+    let context = CONTEXTS.into_iter().find(|c| format!("{c:?}") == *context).expect("a context");
+    let mut builder = Pool::builder().processes(2).context(context);
+    if !name.is_empty() {
+        builder = builder.name(name);
+    }
+    let pool = builder.start().expect("a pool");
+    assert_eq!(pool.apply(crate::double, (4,)).expect("a result"), 8);
+    if matches!(end.as_str(), "killed_working" | "exits") {
+        let _ = pool.apply_async(sleep_long, ()).expect("a task");
+        let _ = pool.apply_async(spin_for_ever, ()).expect("a task");
+    }
+    if end == "template_then_parent" {
+        // A replaced template must know all that the first one knew.
+        let old = procs::templates();
+        assert!(old.iter().all(|&template| procs::kill(template)));
+        eventually("there is another template", SOON, || {
+            let new = procs::templates();
+            new.len() == old.len() && !new.iter().any(|pid| old.contains(pid))
+        });
+        crate::expect_full_strength(&pool);
+    }
+    let pids: Vec<String> = procs::descendants(std::process::id()).iter().map(u32::to_string).collect();
+    println!("{}", pids.join(" "));
+    wait_for_the_end();
+    match end.as_str() {
+        "forgets" => std::mem::forget(pool),
+        "exits" => std::process::exit(0),
+        _ => unreachable!("it is killed before"),
+    }
+}
+
+fn parent_gone(context: Context, named: bool, end: &str) {
+    let name = if named { format!("test-{}-{end}-{context:?}", std::process::id()) } else { String::new() };
+    // Other programs' pools may come and go meanwhile: only what bears this name counts.
+    let card = || procs::shm().contains(&format!("ringpool.{name}"));
+    let mut parent = Actor::start("holder", &[&format!("{context:?}"), &name, end]);
+    let line = parent.line();
+    let pids: Vec<u32> = line.split(' ').map(|pid| pid.parse().expect("a process id")).collect();
+    let started: Vec<_> = pids.iter().map(|&pid| procs::stat(pid).expect("it runs").started).collect();
+    assert!(pids.len() >= 2 && pids.iter().all(|&pid| procs::runs(pid)), "{line}");
+    assert_eq!(card(), named);
+    if matches!(end, "forgets" | "exits") {
+        assert!(parent.finish().success());
+    } else {
+        parent.kill();
+    }
+    eventually("all processes of the pool are gone", SOON, || {
+        pids.iter().zip(&started).all(|(&pid, &started)| {
+            procs::stat(pid).is_none_or(|stat| stat.state == 'Z' || stat.started != started)
+        })
+    });
+    eventually("its name is gone", SOON, || !card());
+}

@@ -1,0 +1,39 @@
+//! Every method of a pool, under every way to start workers.
+
+#[path = "methods/apply.rs"]
+mod apply;
+#[path = "methods/functions.rs"]
+mod functions;
+#[path = "methods/imap.rs"]
+mod imap;
+#[path = "methods/limits.rs"]
+mod limits;
+#[path = "methods/map.rs"]
+mod map;
+#[path = "methods/payloads.rs"]
+mod payloads;
+#[path = "methods/threads.rs"]
+mod threads;
+
+use ringpool::{Context, Pool};
+
+/// A pool of two workers.
+fn pool(context: Context) -> Pool {
+    Pool::builder().processes(2).context(context).start().unwrap()
+}
+
+fn main() {
+    // Before `init`, so that workers that are run anew know them.
+    functions::register();
+    ringpool::init();
+    let tests = [
+        apply::tests(),
+        map::tests(),
+        imap::tests(),
+        functions::tests(),
+        payloads::tests(),
+        limits::tests(),
+        threads::tests(),
+    ];
+    ringpool_tests::run(tests.into_iter().flatten().collect())
+}
