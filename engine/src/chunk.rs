@@ -236,7 +236,6 @@ impl<'a> ChunkReader<'a> {
 
     /// The next item: its value or its failure. The outer error means that the bytes are no chunk; then
     /// there is no item after it.
-    #[expect(clippy::should_implement_trait, reason = "the type is chosen item by item")]
     pub fn next<T: Payload>(&mut self) -> Option<Result<Result<T>>> {
         if self.left == 0 {
             return None;

@@ -15,21 +15,13 @@ mod arena;
 #[cfg(not(loom))]
 mod attach;
 #[cfg(not(loom))]
-mod builder;
-#[cfg(not(loom))]
-mod callbacks;
-#[cfg(not(loom))]
 mod chunk;
 #[cfg(not(loom))]
 mod client;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
-mod imap;
-#[cfg(not(loom))]
 mod launch;
-#[cfg(not(loom))]
-mod map;
 #[cfg(not(loom))]
 mod name_card;
 #[cfg(not(loom))]
@@ -38,8 +30,6 @@ mod payload;
 mod pool;
 #[cfg(not(loom))]
 mod recovery;
-#[cfg(not(loom))]
-mod result;
 #[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]
@@ -59,14 +49,10 @@ mod loom_tests;
 #[cfg(not(loom))]
 mod api {
     pub use crate::attach::{Attached, Served, attach};
-    pub use crate::builder::Builder;
     pub use crate::error::{Error, ErrorKind, Exit, Result};
-    pub use crate::imap::IMap;
     pub use crate::launch::{Context, init, is_worker};
-    pub use crate::map::MapResult;
     pub use crate::payload::{Payload, rkyv};
-    pub use crate::pool::Pool;
-    pub use crate::result::{AsyncResult, View};
+    pub use crate::pool::{AsyncResult, Builder, IMap, MapResult, Pool, View};
     pub use crate::shared_slice::{ArchivedSharedSlice, Pod, SharedSlice, SliceMut};
     pub use crate::task::{Named, Output, Task, TaskError, fallible, named, plain, register};
 

@@ -6,7 +6,6 @@
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
-#[allow(clippy::disallowed_types, reason = "this is the door")]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Tells the core that this is a spin loop (and loom that another thread must run).

@@ -156,9 +156,9 @@ fn pools_that_do_not_start() {
             let second = Pool::builder().processes(2).name(name(number)).start();
             assert!(second.is_err(), "the name is taken");
             drop(first);
-            let broken = Pool::builder().processes(2).initializer(leave, ()).start().unwrap();
-            broken.apply(double, (1,)).unwrap_err();
         }
+        let broken = Pool::builder().processes(2).initializer(leave, ()).start().unwrap();
+        broken.apply(double, (1,)).unwrap_err();
     });
 }
 
@@ -264,8 +264,8 @@ fn mixed_tasks_in_little_memory() {
         let chunks = pool.map_async(bytes, sizes.clone(), Some(100)).unwrap().get().unwrap();
         assert!(chunks.iter().map(|chunk| chunk.len() as u64).eq(sizes));
         // Large arguments and large results, one by one.
-        for i in 0..20 {
-            let len = (i * 100_003 + round) % (1 << 20);
+        for i in 0..8 {
+            let len = (i * 270_007 + round) % (1 << 20);
             assert_eq!(pool.apply(length, (vec![0; len as usize],)).unwrap(), len);
             assert_eq!(pool.apply(bytes, (len,)).unwrap().len() as u64, len);
         }

@@ -338,7 +338,7 @@ impl Region {
                 return None;
             }
         }
-        if let Some(start) = self.from_free(segment, len) {
+        if let Some(start) = self.take_free(segment, len) {
             return Some(start);
         }
         let all = segment.classes(segment.index).len();
@@ -346,7 +346,7 @@ impl Region {
             // Address space is used up: give what is free elsewhere a new use.
             self.collect_runs(segment);
             self.reclaim(segment, usize::MAX);
-            if let Some(start) = self.from_free(segment, len) {
+            if let Some(start) = self.take_free(segment, len) {
                 return Some(start);
             }
             // What is free at the end may be enough together with what was never used.
@@ -370,7 +370,7 @@ impl Region {
         start
     }
 
-    fn from_free(&mut self, segment: &Segment, len: usize) -> Option<usize> {
+    fn take_free(&mut self, segment: &Segment, len: usize) -> Option<usize> {
         let (&start, &have) = self.free_runs.iter().find(|&(_, &have)| have >= len)?;
         self.free_runs.remove(&start);
         if have > len {

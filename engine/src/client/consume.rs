@@ -210,12 +210,13 @@ impl Client {
         if block.adopt(word.owner(), CLIENT) == Adoption::Refused {
             return Err(wrong("block is not held by its worker"));
         }
-        let held = ResultBlock::new(self.segment.clone(), handle);
+        let copied = guest || !self.holdings.have_room(handle.owner, capacity as usize);
+        let held = ResultBlock::new(self.holdings.clone(), handle, capacity as usize);
         let offset = (extent * EXTENT + within * class.block_bytes()) as u64;
         // SAFETY: we hold the block from here on; `held` is kept as long as the slice is used.
         let bytes = unsafe { self.segment.payload(handle.owner, offset, len) };
         let bytes = bytes.ok_or_else(|| wrong("block ends outside its region"))?;
-        if guest {
+        if copied {
             let mut copy = rkyv::util::AlignedVec::with_capacity(bytes.len());
             copy.extend_from_slice(bytes);
             return Ok(ResultBytes::Copied(copy));

@@ -14,7 +14,7 @@ use crate::segment::{LANES, Segment};
 use crate::slot::Owner;
 use crate::sync::Ordering;
 pub(crate) use args::{Args, ArgsBlock, ArgsBytes, ClientArena};
-pub(crate) use result_bytes::ResultBytes;
+pub(crate) use result_bytes::{Holdings, ResultBytes};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -102,6 +102,7 @@ struct State {
 pub(crate) struct Client {
     pub(crate) segment: Arc<Segment>,
     pub(crate) arena: Arc<ClientArena>,
+    holdings: Arc<Holdings>,
     state: Mutex<State>,
     /// How long a submitter waits for a slot or for memory.
     patience: Duration,
@@ -127,6 +128,7 @@ impl Client {
         let can_spin = segment.header().cpus.load(Ordering::Relaxed) > 1;
         Ok(Client {
             arena,
+            holdings: Arc::new(Holdings::new(segment.clone())),
             state: Mutex::new(State {
                 entries: (0..slots).map(|_| Entry::default()).collect(),
                 free: Vec::with_capacity(slots),

@@ -6,34 +6,62 @@ use crate::segment::Segment;
 use crate::slot::INLINE_RESULT;
 use crate::sync::{Ordering, fence, futex};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as Private};
 
 /// A short result, aligned for every archive.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 pub(crate) struct Short(pub [u8; INLINE_RESULT]);
 
+/// How much of each worker's memory this client's results take up.
+///
+/// Results that nobody has fetched must not starve the workers that are to make the next ones: beyond
+/// half of a worker's quota they are copied out.
+pub(crate) struct Holdings {
+    segment: Arc<Segment>,
+    bytes: Box<[AtomicUsize]>,
+    most: usize,
+}
+
+impl Holdings {
+    pub(crate) fn new(segment: Arc<Segment>) -> Self {
+        let bytes = (0..segment.processes()).map(|_| AtomicUsize::new(0)).collect();
+        let most = segment.header().quota.load(Ordering::Relaxed) as usize / 2;
+        Holdings { segment, bytes, most }
+    }
+
+    /// Whether a block of `capacity` bytes more of this worker may be kept.
+    pub(crate) fn have_room(&self, worker: u32, capacity: usize) -> bool {
+        self.bytes[worker as usize].load(Private::Relaxed).saturating_add(capacity) <= self.most
+    }
+}
+
 /// A result block that this client holds; dropping it gives the block back to its worker (T12).
 pub(crate) struct ResultBlock {
-    segment: Arc<Segment>,
+    holdings: Arc<Holdings>,
     handle: BlockHandle,
+    capacity: usize,
 }
 
 impl ResultBlock {
     /// The caller has adopted the block.
-    pub(crate) fn new(segment: Arc<Segment>, handle: BlockHandle) -> Self {
-        ResultBlock { segment, handle }
+    pub(crate) fn new(holdings: Arc<Holdings>, handle: BlockHandle, capacity: usize) -> Self {
+        holdings.bytes[handle.owner as usize].fetch_add(capacity, Private::Relaxed);
+        ResultBlock { holdings, handle, capacity }
     }
 }
 
 impl Drop for ResultBlock {
     fn drop(&mut self) {
-        if !self.segment.is_here() {
+        let segment = &self.holdings.segment;
+        if !segment.is_here() {
             return; // a forked child's copy: the block is the parent's
         }
-        let Some(block) = block_word(&self.segment, self.handle) else { return };
+        self.holdings.bytes[self.handle.owner as usize].fetch_sub(self.capacity, Private::Relaxed);
+        let Some(block) = block_word(segment, self.handle) else { return };
         block.release(CLIENT);
         fence(Ordering::SeqCst); // pairs with the fence in `TaskMemory::take_patiently`
-        let starved = &self.segment.process(self.handle.owner).starved;
+        let starved = &segment.process(self.handle.owner).starved;
         if starved.load(Ordering::Relaxed) == 1 && starved.swap(0, Ordering::AcqRel) == 1 {
             futex::wake(starved, futex::ALL);
         }
@@ -52,7 +80,7 @@ pub(crate) enum ResultBytes {
         start: *const u8,
         len: usize,
     },
-    /// A private copy of what another program wrote.
+    /// A private copy: of what another program wrote, or of what took up too much of a worker's memory.
     Copied(rkyv::util::AlignedVec<16>),
 }
 

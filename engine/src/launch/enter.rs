@@ -25,10 +25,12 @@ static IN_WORKER: AtomicBool = AtomicBool::new(false);
 /// registered by name are registered before this line, so that workers know them, too.
 ///
 /// ```
-/// fn main() {
-///     ringpool::init();
-///     // the program
-/// }
+/// fn hello() -> String { "hello".to_owned() }
+///
+/// ringpool::register("hello", hello)?;
+/// ringpool::init();
+/// // the program
+/// # Ok::<(), ringpool::Error>(())
 /// ```
 pub fn init() {
     INITIALIZED.store(true, Ordering::Relaxed);

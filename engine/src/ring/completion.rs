@@ -16,7 +16,7 @@ pub(crate) struct CompletionControl {
 }
 
 impl CompletionControl {
-    #[cfg(test)]
+    #[cfg(all(test, loom))]
     pub(crate) fn new() -> Self {
         CompletionControl {
             tail: AtomicU32::new(0),

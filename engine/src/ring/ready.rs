@@ -15,7 +15,7 @@ pub(crate) struct ReadyControl {
 }
 
 impl ReadyControl {
-    #[cfg(test)]
+    #[cfg(all(test, loom))]
     pub(crate) fn new() -> Self {
         ReadyControl {
             tail: AtomicU64::new(0),

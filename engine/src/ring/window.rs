@@ -33,7 +33,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    #[cfg(test)]
+    #[cfg(all(test, loom))]
     pub(crate) fn new() -> Self {
         Window { hints: std::array::from_fn(|_| AtomicU64::new(0)) }
     }

@@ -5,12 +5,10 @@
 //! that, the pool's mappings are not inherited at all.
 
 use std::sync::OnceLock;
-#[allow(clippy::disallowed_types, reason = "process-global and never shared: not part of any model")]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-#[allow(clippy::disallowed_types, reason = "as above")]
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// How many forks lie between this process and the one that called [`install`] first.

@@ -18,7 +18,7 @@ pub(crate) struct Masks {
 }
 
 impl Masks {
-    #[cfg(test)]
+    #[cfg(all(test, loom))]
     pub(crate) fn new() -> Self {
         Masks {
             idle: std::array::from_fn(|_| AtomicU64::new(0)),

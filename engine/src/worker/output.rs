@@ -34,6 +34,7 @@ impl Small {
 pub(super) struct TaskMemory<'w> {
     pub(super) segment: &'w Segment,
     pub(super) region: &'w mut Region,
+    /// How long to wait for memory; nothing once that was in vain, or a chunk would wait for every item.
     pub(super) patience: Duration,
     /// The block that holds the result now.
     pub(super) block: Option<Block>,
@@ -76,6 +77,7 @@ impl TaskMemory<'_> {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.segment.state() == crate::segment::PoolState::Stopping {
                 starved.store(0, Ordering::Relaxed);
+                self.patience = Duration::ZERO;
                 return Err(error);
             }
             futex::wait(starved, 1, Some(left.min(Duration::from_millis(100))));

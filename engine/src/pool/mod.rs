@@ -1,18 +1,25 @@
 //! The pool itself: its life cycle and its methods.
 
-use crate::builder::Builder;
-use crate::callbacks::Callbacks;
-use crate::client::{Args, Client, Sink, TaskSpec, Ticket};
-use crate::error::{Error, ErrorKind, Result};
-use crate::imap::{IMap, Order};
-use crate::map::{Calls, MapResult};
+mod builder;
+mod callbacks;
+mod imap;
+mod inner;
+mod map;
+mod result;
+
+use crate::error::{ErrorKind, Result};
 use crate::payload::Payload;
-use crate::result::{AsyncResult, Single};
 use crate::shared_slice::{Pod, SliceMut};
-use crate::supervisor::Control;
 use crate::task::Task;
-use crate::worker::FuncWord;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+pub use builder::Builder;
+pub use imap::IMap;
+use imap::Order;
+use inner::{CLOSED, Inner, JOINING, RUNNING, TERMINATED};
+use map::Calls;
+pub use map::MapResult;
+use result::Single;
+pub use result::{AsyncResult, View};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -39,91 +46,6 @@ use std::thread::JoinHandle;
 pub struct Pool {
     pub(crate) inner: Arc<Inner>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
-}
-
-const RUNNING: u8 = 0;
-const CLOSED: u8 = 1;
-/// Closed, and waited for: iterators take no more input.
-const JOINING: u8 = 2;
-const TERMINATED: u8 = 3;
-
-/// What the pool, its results and its iterators share.
-pub(crate) struct Inner {
-    pub(crate) client: Arc<Client>,
-    pub(crate) control: Arc<Control>,
-    pub(crate) callbacks: Callbacks,
-    pub(crate) streams: Arc<AtomicUsize>,
-    pub(crate) processes: usize,
-    phase: AtomicU8,
-    owner: u32,
-}
-
-impl Inner {
-    pub(crate) fn new(
-        client: Arc<Client>,
-        control: Arc<Control>,
-        streams: Arc<AtomicUsize>,
-        processes: usize,
-    ) -> Self {
-        Inner {
-            callbacks: Callbacks::new(client.clone()),
-            client,
-            control,
-            streams,
-            processes,
-            phase: AtomicU8::new(RUNNING),
-            owner: std::process::id(),
-        }
-    }
-
-    /// Refuses use by a forked child, whose memory does not contain the pool's.
-    #[inline]
-    pub(crate) fn check_process(&self) -> Result<()> {
-        if self.client.segment.is_here() {
-            return Ok(());
-        }
-        Err(ErrorKind::Forked { owner: self.owner }.into())
-    }
-
-    /// Refuses new work unless the pool runs.
-    #[inline]
-    pub(crate) fn check_running(&self) -> Result<()> {
-        self.check_process()?;
-        match self.phase.load(Ordering::Relaxed) {
-            RUNNING => Ok(()),
-            CLOSED | JOINING => Err(ErrorKind::Closed.into()),
-            _ => Err(ErrorKind::Terminated.into()),
-        }
-    }
-
-    /// Refuses more input from an iterator that was accepted while the pool ran.
-    pub(crate) fn check_feeding(&self) -> Result<()> {
-        match self.phase.load(Ordering::Relaxed) {
-            CLOSED => self.check_process(),
-            _ => self.check_running(),
-        }
-    }
-
-    /// Submits one call.
-    #[inline]
-    pub(crate) fn submit_call<A, M, F>(
-        &self,
-        task: F,
-        args: &A,
-        sink: Arc<dyn Sink>,
-        tag: u64,
-    ) -> Result<Ticket>
-    where
-        A: Payload,
-        F: Task<A, M>,
-    {
-        let func = FuncWord::new(task.func())?;
-        let client = &self.client;
-        let args = client.with_memory(|| Args::archive(&client.arena, args))?;
-        let shape = args.shape();
-        let max_attempts = client.max_attempts();
-        client.submit(TaskSpec { func, name: task.name(), args, shape, max_attempts }, None, sink, tag)
-    }
 }
 
 impl Pool {
@@ -388,13 +310,5 @@ impl std::fmt::Debug for Pool {
             _ => "terminated",
         };
         f.debug_struct("Pool").field("state", &phase).field("processes", &self.inner.processes).finish()
-    }
-}
-
-/// Refuses a chunk size of nothing.
-pub(crate) fn check_chunksize(chunksize: usize) -> Result<usize> {
-    match chunksize {
-        0 => Err(Error::invalid("the chunk size is 0; it must be at least 1")),
-        _ => Ok(chunksize.min(u32::MAX as usize)),
     }
 }

@@ -1,10 +1,11 @@
 //! Settings of a pool, and its start.
 
+use super::Pool;
+use super::inner::Inner;
 use crate::client::{Args, ArgsBytes, Client};
 use crate::error::{Error, Result};
 use crate::launch::{Context, Launcher};
 use crate::payload::Payload;
-use crate::pool::{Inner, Pool};
 use crate::segment::{MAX_FUNCTIONS, MAX_PROCESSES, Segment, Sizes};
 use crate::supervisor::{Control, Supervisor};
 use crate::sync::Ordering;

@@ -1,11 +1,11 @@
 //! `map` and `starmap`: items in chunks, results all at once.
 
+use super::inner::{Inner, check_chunksize};
+use super::result::bytes_of;
 use crate::chunk::ChunkReader;
 use crate::client::{Args, Client, Outcome, ResultBytes, Sink, TaskSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
-use crate::pool::{Inner, check_chunksize};
-use crate::result::bytes_of;
 use crate::slot::Shape;
 use crate::task::Task;
 use crate::worker::FuncWord;

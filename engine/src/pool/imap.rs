@@ -1,10 +1,10 @@
 //! `imap` and `imap_unordered`: items are taken as results are asked for.
 
+use super::inner::{Inner, check_chunksize};
+use super::map::{Calls, Patience, Piece};
 use crate::client::{Outcome, Sink};
 use crate::error::{ErrorKind, Result};
-use crate::map::{Calls, Patience, Piece};
 use crate::payload::Payload;
-use crate::pool::{Inner, check_chunksize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

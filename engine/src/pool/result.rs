@@ -1,9 +1,9 @@
 //! The result of one call.
 
+use super::inner::Inner;
 use crate::client::{Outcome, ResultBytes, Sink, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
-use crate::pool::Inner;
 use crate::task::{Status, failure};
 use std::marker::PhantomData;
 use std::ops::Deref;
