@@ -8,6 +8,7 @@ use crate::sync::Ordering;
 use crate::sys::{self, Channel, ProcessHandle, Program, Received};
 use crate::task::registry;
 use crate::worker::Leave;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a pool may take to answer the door.
@@ -15,7 +16,7 @@ const KNOCK_LIMIT: Duration = Duration::from_secs(5);
 
 /// A seat in another program's pool, taken and not yet used: call [`serve`](Self::serve).
 pub struct Attached {
-    segment: Segment,
+    segment: Arc<Segment>,
     channel: Channel,
     creator: ProcessHandle,
     incarnation: u32,
@@ -80,7 +81,7 @@ pub fn attach(name: &str) -> Result<Attached> {
     })?;
     let same_program = segment.header().program.load(Ordering::Relaxed) == Program::current().fingerprint();
     compare_functions(&segment).map_err(refuse)?;
-    Ok(Attached { segment, channel, creator, incarnation, same_program })
+    Ok(Attached { segment: Arc::new(segment), channel, creator, incarnation, same_program })
 }
 
 /// Every function that the pool knows by name must be known here, with the same types.

@@ -7,7 +7,7 @@
 use crate::ring::{BATCH, CompletionControl, CompletionRing, Hint, ReadyControl, ReadyRing, Requeue, Window};
 use crate::slot::{Owner, Reaped, SlotWord, State};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, futex};
-use crate::wake::{Bell, Masks, Park, ParkState};
+use crate::wake::{Bell, Masks, Park, ParkState, Seat};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -72,10 +72,10 @@ fn requeue_loses_no_bit() {
         let requeue = Requeue::new(&shared.0, &shared.1);
         let window = Window::new();
         let mut taken = Vec::new();
+        let mut cursor = 3;
         let mut take = || {
-            if requeue.claim(&window, |slot| Hint::new(0, slot)) {
-                taken.push(window.get(0).get().expect("a hint").1);
-            }
+            let count = requeue.claim(1, &mut cursor, &window, |slot| Hint::new(0, slot));
+            taken.extend((0..count).map(|i| window.get(i).get().expect("a hint").1));
         };
         take();
         reaper.join().expect("reaper");
@@ -197,28 +197,53 @@ fn cancel_and_claim_exclude_each_other() {
     });
 }
 
+/// A bell with up to three workers, and a counter for the work there is.
+struct Office {
+    masks: Masks,
+    parks: [AtomicU32; 3],
+    lanes: AtomicU32,
+    work: AtomicU64,
+}
+
+impl Office {
+    fn new(work: u64) -> Arc<Self> {
+        Arc::new(Office {
+            masks: Masks::new(),
+            parks: std::array::from_fn(|_| AtomicU32::new(0)),
+            lanes: AtomicU32::new(1),
+            work: AtomicU64::new(work),
+        })
+    }
+
+    fn bell<'a>(&'a self) -> Bell<'a, impl Fn(u32) -> Seat<'a>> {
+        Bell::new(&self.masks, 3, |p| Seat { park: self.park(p), lanes: &self.lanes })
+    }
+
+    fn park(&self, p: u32) -> Park<'_> {
+        Park(&self.parks[p as usize])
+    }
+}
+
 /// `Worker::park` against `Bell::notify`: a worker that goes to sleep while work is published is woken.
 fn park_against_notify(fenced: bool) {
     loom::model(move || {
-        let shared = Arc::new((Masks::new(), [AtomicU32::new(0), AtomicU32::new(0)], AtomicU64::new(0)));
+        let office = Office::new(0);
         let sleeper = {
-            let shared = shared.clone();
+            let office = office.clone();
             thread::spawn(move || {
-                let bell = Bell::new(&shared.0, 2, |p| Park(&shared.1[p as usize]));
-                let park = Park(&shared.1[1]);
+                let park = office.park(1);
                 park.announce(0);
-                bell.set_idle(1, true);
+                office.bell().set_idle(1, true);
                 if fenced {
                     fence(Ordering::SeqCst);
                 }
-                let work = shared.2.load(Ordering::Acquire) != 0;
-                if !work {
+                if office.work.load(Ordering::Acquire) == 0 {
                     futex::wait(park.0, ParkState::Parked as u32, None);
                 }
             })
         };
-        shared.2.store(1, Ordering::Release);
-        Bell::new(&shared.0, 2, |p| Park(&shared.1[p as usize])).notify();
+        office.work.store(1, Ordering::Release);
+        office.bell().notify(0);
         sleeper.join().expect("sleeper");
     });
 }
@@ -236,40 +261,43 @@ fn a_parking_worker_without_its_fence_sleeps_on() {
 
 /// A searcher that suppresses a wake-up finds the work itself, or passes the wake-up on: it looks at the
 /// backlog after it has left the searching state.
-#[test]
-fn a_suppressed_wake_up_is_passed_on() {
-    loom::model(|| {
-        let shared = Arc::new((
-            Masks::new(),
-            [AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)],
-            AtomicU64::new(1),
-        ));
-        let parks = |shared: &Arc<(Masks, [AtomicU32; 3], AtomicU64)>, p: u32| {
-            // SAFETY: `shared` outlives the bell that uses the reference.
-            unsafe { &*std::ptr::from_ref(&shared.1[p as usize]) }
-        };
-        // Worker 2 sleeps already.
-        Park(&shared.1[2]).announce(0);
-        Bell::new(&shared.0, 3, |p| Park(parks(&shared, p))).set_idle(2, true);
-        // Worker 1 searches already, and takes the one task that is there.
-        Park(&shared.1[1]).search(0);
-        Bell::new(&shared.0, 3, |p| Park(parks(&shared, p))).set_searching(1, true);
+fn suppressed_wake_up(fenced: bool) {
+    loom::model(move || {
+        let office = Office::new(1);
+        // Worker 2 sleeps already; worker 1 searches already, and takes the one task that is there.
+        office.park(2).announce(0);
+        office.bell().set_idle(2, true);
+        office.park(1).search(0);
+        office.bell().set_searching(1, true);
         let searcher = {
-            let shared = shared.clone();
+            let office = office.clone();
             thread::spawn(move || {
-                shared.2.fetch_sub(1, Ordering::AcqRel);
-                Park(&shared.1[1]).run(0);
-                fence(Ordering::SeqCst);
-                if shared.2.load(Ordering::Acquire) > 0 {
-                    Bell::new(&shared.0, 3, |p| Park(parks(&shared, p))).notify();
+                office.work.fetch_sub(1, Ordering::AcqRel);
+                office.park(1).run(0);
+                if fenced {
+                    fence(Ordering::SeqCst);
+                }
+                if office.work.load(Ordering::Acquire) > 0 {
+                    office.bell().notify(0);
                 }
             })
         };
-        shared.2.fetch_add(1, Ordering::AcqRel);
-        Bell::new(&shared.0, 3, |p| Park(parks(&shared, p))).notify();
+        office.work.fetch_add(1, Ordering::AcqRel);
+        office.bell().notify(0);
         searcher.join().expect("searcher");
-        assert_eq!(Park(&shared.1[2]).state(), ParkState::Notified, "the second task has nobody");
+        assert_eq!(office.park(2).state(), ParkState::Notified, "the second task has nobody");
     });
+}
+
+#[test]
+fn a_suppressed_wake_up_is_passed_on() {
+    suppressed_wake_up(true);
+}
+
+#[test]
+#[should_panic(expected = "has nobody")]
+fn a_searcher_without_its_fence_passes_nothing_on() {
+    suppressed_wake_up(false);
 }
 
 /// The end of `Worker::run` against the client's last look before it sleeps.

@@ -2,17 +2,19 @@
 
 use crate::client::{ArgsBlock, Client};
 use crate::error::{Error, Result};
+use crate::payload::PayloadWriter;
 use crate::segment::Segment;
 pub use bytemuck::Pod;
+use rkyv::api::high::HighSerializer;
 use rkyv::bytecheck::CheckBytes;
 use rkyv::primitive::ArchivedU64;
-use rkyv::rancor::{Fallible, Source};
+use rkyv::rancor::{Failure, Fallible, Source};
+use rkyv::ser::allocator::ArenaHandle;
 use rkyv::{Archive, Deserialize, Place, Portable, Serialize};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// An array of plain data in shared memory that only this process can see, and write.
 ///
@@ -37,7 +39,7 @@ impl<T: Pod> SliceMut<T> {
         let block = client.with_memory(|| client.arena.take(bytes))?;
         // SAFETY: the block is at least `bytes` long and ours alone.
         unsafe { std::ptr::write_bytes(block.ptr().as_ptr(), 0, bytes) };
-        Ok(SliceMut { block, len, pool: pool_id(&client.segment), items: PhantomData })
+        Ok(SliceMut { block, len, pool: client.segment.pool_id(), items: PhantomData })
     }
 
     /// Ends the writing: the array can now be sent, any number of times, and read.
@@ -152,15 +154,17 @@ pub struct ArchivedSharedSlice<T> {
 impl<T: Pod> ArchivedSharedSlice<T> {
     /// The array, or why it cannot be reached.
     pub fn try_as_slice(&self) -> Result<&[T]> {
-        let segment =
-            Current::get().filter(|segment| pool_id(segment) == self.pool.to_native()).ok_or_else(|| {
-                Error::payload("a shared slice can be read only by a worker of the pool that made it")
-            })?;
+        let segment = served(self.pool.to_native()).ok_or_else(|| {
+            Error::payload("a shared slice can be read only by a worker of the pool that made it")
+        })?;
         let (offset, len) = (self.offset.to_native(), self.len.to_native());
         let bytes = len.checked_mul(size_of::<T>() as u64);
-        // SAFETY: the client keeps the array unchanged while a task that has it as argument runs, and
-        // `self` lives no longer than the task's arguments.
+        // SAFETY: the client keeps the array unchanged while a task that has it as argument runs, the
+        // worker keeps the memory mapped while it serves, and `self` lives no longer than the task's
+        // arguments: nobody but a pool can make one that is accepted here.
         let bytes = bytes.and_then(|bytes| unsafe { segment.payload(0, offset, bytes) });
+        // SAFETY: the same bytes, for as long as `self`: see above.
+        let bytes = bytes.map(|bytes| unsafe { std::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) });
         let bytes = bytes.ok_or_else(|| {
             Error::corrupted(format!("a shared slice of {len} items at {offset} is outside the region"))
         })?;
@@ -210,17 +214,20 @@ impl std::fmt::Display for NotShared {
 
 impl std::error::Error for NotShared {}
 
-impl<T: Pod, S: Fallible + ?Sized> Serialize<S> for SharedSlice<T>
-where
-    S::Error: Source,
+/// Only for a pool's own arguments: whoever archives one elsewhere would keep nothing alive.
+impl<'w, 'a, T: Pod> Serialize<HighSerializer<PayloadWriter<'w>, ArenaHandle<'a>, Failure>>
+    for SharedSlice<T>
 {
-    fn serialize(&self, _: &mut S) -> Result<(), S::Error> {
+    fn serialize(
+        &self,
+        _: &mut HighSerializer<PayloadWriter<'w>, ArenaHandle<'a>, Failure>,
+    ) -> Result<(), Failure> {
         match &self.data {
             Data::Shared { block, .. } => {
                 SENT.with_borrow_mut(|sent| sent.push(block.clone()));
                 Ok(())
             }
-            Data::Owned(_) => Err(S::Error::new(NotShared)),
+            Data::Owned(_) => Err(Failure::new(NotShared)),
         }
     }
 }
@@ -240,44 +247,63 @@ thread_local! {
     static SENT: RefCell<Vec<Arc<ArgsBlock>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Forgets arrays of an earlier value, whose archiving failed.
-#[inline]
-pub(crate) fn begin_archive() {
-    SENT.with_borrow_mut(|sent| {
-        if !sent.is_empty() {
-            sent.clear();
+/// Collects the arrays that a value refers to while it is archived.
+///
+/// The value's own code may archive others meanwhile (a task that is submitted from a `Serialize`), so
+/// each collection puts aside what the outer one has.
+pub(crate) struct Collect {
+    outer: Vec<Arc<ArgsBlock>>,
+}
+
+impl Collect {
+    #[inline]
+    pub(crate) fn begin() -> Self {
+        Collect { outer: SENT.take() }
+    }
+
+    /// The arrays since `begin`.
+    #[inline]
+    pub(crate) fn end(self) -> Option<Arc<[Arc<ArgsBlock>]>> {
+        SENT.with_borrow_mut(|sent| (!sent.is_empty()).then(|| sent.drain(..).collect()))
+    }
+}
+
+impl Drop for Collect {
+    #[inline]
+    fn drop(&mut self) {
+        // After a failure there may be some left, of a value that goes nowhere.
+        drop(SENT.replace(std::mem::take(&mut self.outer)));
+    }
+}
+
+/// The pools that this process works for: where its tasks find their memory.
+static SERVED: RwLock<Vec<Arc<Segment>>> = RwLock::new(Vec::new());
+
+/// Lets tasks find a pool's memory, for as long as it lives.
+pub(crate) struct Serving(u64);
+
+impl Serving {
+    /// Refuses a pool that is being served already: which of two mappings a task would find is chance.
+    pub(crate) fn begin(segment: &Arc<Segment>) -> Result<Self> {
+        let mut served = SERVED.write().unwrap_or_else(PoisonError::into_inner);
+        let id = segment.pool_id();
+        if served.iter().any(|other| other.pool_id() == id) {
+            return Err(Error::invalid("this process serves the pool already, on another thread"));
         }
-    });
-}
-
-/// The arrays that the value archived since [`begin_archive`] refers to.
-#[inline]
-pub(crate) fn end_archive() -> Option<Arc<[Arc<ArgsBlock>]>> {
-    SENT.with_borrow_mut(|sent| (!sent.is_empty()).then(|| sent.drain(..).collect()))
-}
-
-/// The segment of the pool that this process works for.
-pub(crate) struct Current;
-
-static CURRENT: AtomicPtr<Segment> = AtomicPtr::new(std::ptr::null_mut());
-
-impl Current {
-    /// Until [`clear`](Self::clear), tasks find their pool's memory here.
-    pub(crate) fn set(segment: &Segment) {
-        CURRENT.store(std::ptr::from_ref(segment).cast_mut(), Ordering::Release);
-    }
-
-    pub(crate) fn clear() {
-        CURRENT.store(std::ptr::null_mut(), Ordering::Release);
-    }
-
-    fn get() -> Option<&'static Segment> {
-        // SAFETY: set by a worker for as long as it serves; only tasks, which run meanwhile, ask.
-        unsafe { CURRENT.load(Ordering::Acquire).as_ref() }
+        served.push(segment.clone());
+        Ok(Serving(id))
     }
 }
 
-/// Tells pools apart.
-fn pool_id(segment: &Segment) -> u64 {
-    segment.header().pool_id.load(crate::sync::Ordering::Relaxed)
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let mut served = SERVED.write().unwrap_or_else(PoisonError::into_inner);
+        served.retain(|segment| segment.pool_id() != self.0);
+    }
+}
+
+/// The segment of this pool, if this process works for it.
+fn served(pool: u64) -> Option<Arc<Segment>> {
+    let served = SERVED.read().unwrap_or_else(PoisonError::into_inner);
+    served.iter().find(|segment| segment.pool_id() == pool).cloned()
 }

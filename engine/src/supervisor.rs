@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::launch::{FromWorker, Launched, Launcher, ToChild};
 use crate::name_card::OwnCard;
 use crate::recovery;
-use crate::segment::{CONTROL_NAME, Life, LifeState, PoolState, Role, Segment};
+use crate::segment::{Life, LifeState, PoolState, Role, Segment};
 use crate::slot::Owner;
 use crate::sync::Ordering;
 use crate::sys::{self, Channel, EventFd, Listener, ProcessHandle, Received, Sent};
@@ -225,7 +225,12 @@ impl Supervisor {
                     return Ok(());
                 }
                 Err(error) => {
-                    recovery::reap(&self.segment, index, incarnation); // nobody is in the place
+                    // A process that was started all the same finds the place given away, and ends.
+                    let away = Life { state: LifeState::Free, incarnation: incarnation.wrapping_add(1) };
+                    let entry = self.segment.process(index);
+                    if !entry.change_life(incarnation, &[LifeState::Joining], away) {
+                        self.launcher.discard_template(); // somebody is there whom we do not know
+                    }
                     tries += 1;
                     // That a template was killed while it was asked is no failure: ask the next one.
                     if tries == TEMPLATE_TRIES || !self.launcher.template_is_dead() {
@@ -406,7 +411,7 @@ impl Supervisor {
         for (index, resident) in self.residents.iter().enumerate() {
             let Some(resident) = resident else { continue };
             let deaf = resident.channel.is_none() && !resident.handle.is_dead();
-            if !deaf || sys::still_maps(resident.handle.pid(), CONTROL_NAME) != Some(false) {
+            if !deaf || self.segment.is_mapped_by(resident.handle.pid()) != Some(false) {
                 continue;
             }
             // It has unmapped our memory, so it can do nothing to it any more.

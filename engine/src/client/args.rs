@@ -4,7 +4,7 @@ use crate::arena::{Block, Region};
 use crate::error::Result;
 use crate::payload::{Grow, Payload, Span, put, put_items};
 use crate::segment::Segment;
-use crate::shared_slice::{begin_archive, end_archive};
+use crate::shared_slice::Collect;
 use crate::slot::{INLINE_ARGS, Owner, Shape};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,7 +125,7 @@ impl Args {
         let mut first = First([0; INLINE_ARGS]);
         let span = Span { ptr: NonNull::from(&mut first.0).cast(), cap: INLINE_ARGS };
         let mut memory = ArgsMemory { arena, block: None };
-        begin_archive();
+        let collect = Collect::begin();
         let (_, len) = put(value, span, &mut memory)?;
         let bytes = match memory.block {
             None => ArgsBytes::Inline { bytes: first.0, len: len as u8 },
@@ -134,7 +134,7 @@ impl Args {
                 ArgsBytes::Block(Arc::new(block))
             }
         };
-        Ok(Args { bytes, _arrays: end_archive() })
+        Ok(Args { bytes, _arrays: collect.end() })
     }
 
     /// The same, always in a block.
@@ -155,10 +155,10 @@ impl Args {
     ) -> Result<Self> {
         let mut memory = ArgsMemory { arena, block: None };
         let first = memory.grow(Span { ptr: NonNull::dangling(), cap: 0 }, 0, guess)?;
-        begin_archive();
+        let collect = Collect::begin();
         let (_, len) = write(first, &mut memory)?;
         let mut block = memory.block.expect("grown above");
         block.len = len;
-        Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), _arrays: end_archive() })
+        Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), _arrays: collect.end() })
     }
 }

@@ -296,8 +296,9 @@ impl Client {
             return;
         }
         let number = self.take_slot(state).expect("the slot of the lost part is free");
+        let lane = task.spec.func.lane();
         self.place(state, number, task);
-        self.segment.bell().notify();
+        self.segment.bell().notify(lane);
     }
 }
 

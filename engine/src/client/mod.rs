@@ -225,6 +225,12 @@ impl Client {
         self.scan(&mut state); // what is done stays done
         for number in 0..state.fresh {
             let Some(task) = state.entries[number as usize].task.take() else { continue };
+            // A guest is not killed with the pool. What it may still read must never be used again.
+            let word = self.segment.slot(number).word().load();
+            let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
+            if word.state() == Some(crate::slot::State::Run) && guest {
+                std::mem::forget(task.spec.args.clone());
+            }
             let error = error.clone();
             let outcome = match task.items {
                 Some((first, end)) => Outcome::Range { first, end, error },

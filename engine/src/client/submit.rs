@@ -6,7 +6,7 @@ use crate::slot::{ArgsHandle, Meta, Shape};
 use crate::sync::Ordering;
 use crate::worker::FuncWord;
 use std::sync::{Arc, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A task as a client describes it.
 #[derive(Clone)]
@@ -39,9 +39,10 @@ impl Client {
         }
         let number = slot.expect("waited for");
         let task = InFlight { sink, tag, spec, items, item_attempts: 1, idle_deaths: 0 };
+        let lane = task.spec.func.lane();
         let ticket = self.place(&mut state, number, task);
         drop(state);
-        self.segment.bell().notify();
+        self.segment.bell().notify(lane);
         Ok(ticket)
     }
 
@@ -177,10 +178,13 @@ impl Client {
                 other => return other,
             }
             // Without tasks on their way, only the caller itself can free memory.
-            let before = self.in_flight();
-            if before == 0 || !self.wait_any(&|| self.in_flight() < before, Some(deadline)) {
+            if self.in_flight() == 0 || Instant::now() >= deadline {
                 return Err(error);
             }
+            // A task that ends wakes us; memory that another thread gives up does not.
+            let before = self.in_flight();
+            let look_again = Instant::now() + Duration::from_millis(10);
+            self.wait_any(&|| self.in_flight() < before, Some(deadline.min(look_again)));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Waiting for results: awake for a moment, then asleep on the slot's word or the client's sleep word.
 
 use super::Client;
+use crate::segment::LANES;
 use crate::sync::{Ordering, fence, futex, spin_loop};
 use std::time::{Duration, Instant};
 
@@ -166,19 +167,20 @@ impl Client {
     fn look_behind(&self) {
         let mut state = self.lock();
         self.scan(&mut state);
-        let mut announced = false;
+        let mut announced = [false; LANES];
         for number in 0..state.fresh {
             let entry = &state.entries[number as usize];
             let Some(task) = &entry.task else { continue };
             let word = self.segment.slot(number).word().load();
             if word.state() == Some(crate::slot::State::Ready) {
-                self.segment.requeue(task.spec.func.lane()).announce(number);
-                announced = true;
+                let lane = task.spec.func.lane();
+                self.segment.requeue(lane).announce(number);
+                announced[lane] = true;
             }
         }
         drop(state);
-        if announced {
-            self.segment.bell().notify_force();
+        for lane in (0..LANES).filter(|&lane| announced[lane]) {
+            self.segment.bell().notify_force(lane);
         }
     }
 

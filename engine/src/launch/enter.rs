@@ -4,11 +4,12 @@ use super::messages::{FromWorker, ToChild};
 use super::template;
 use crate::error::{Error, Result};
 use crate::segment::Segment;
-use crate::shared_slice::Current;
+use crate::shared_slice::Serving;
 use crate::sys::{self, Channel, ProcessHandle, Program};
 use crate::worker::{Leave, Worker};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set in the environment of a program that is run anew: the process id of its pool.
@@ -83,7 +84,13 @@ pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, 
     sys::set_name("ringpool-worker");
     sys::ignore_sigint(); // what Ctrl-C means is the business of the pool's process
     let code = catch_unwind(AssertUnwindSafe(|| match attach(memory, index) {
-        Ok(segment) => run_worker(&segment, incarnation, true, &channel, &|| false).1,
+        Ok(segment) => {
+            // The kernel kills workers with their parent. This is for a template that is stopped then.
+            let header = segment.header();
+            let pid = header.creator_pid.load(crate::sync::Ordering::Relaxed) as u32;
+            let start = header.creator_start.load(crate::sync::Ordering::Relaxed);
+            run_worker(&segment, incarnation, true, &channel, &|| !sys::still_runs(pid, start)).1
+        }
         Err(error) => {
             let _ = channel.try_send(&FromWorker::Refused(error.to_string()).to_bytes(), &[]);
             1
@@ -93,7 +100,7 @@ pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, 
     sys::quick_exit(code.unwrap_or(101))
 }
 
-fn attach(memory: Vec<OwnedFd>, index: u32) -> Result<Segment> {
+fn attach(memory: Vec<OwnedFd>, index: u32) -> Result<Arc<Segment>> {
     let mut memory = memory.into_iter();
     let (Some(control), Some(data)) = (memory.next(), memory.next()) else {
         return Err(Error::start("memory was not passed along"));
@@ -104,22 +111,21 @@ fn attach(memory: Vec<OwnedFd>, index: u32) -> Result<Segment> {
     if theirs != ours {
         return Err(Error::start(format!("the pool runs program {theirs:#x}, this is {ours:#x}")));
     }
-    Ok(segment)
+    Ok(Arc::new(segment))
 }
 
-/// Tasks find their pool's memory no longer once it may be unmapped.
+/// This process is no worker any more.
 struct Reset;
 
 impl Drop for Reset {
     fn drop(&mut self) {
-        Current::clear();
         IN_WORKER.store(false, Ordering::Relaxed);
     }
 }
 
 /// Initializes, serves and leaves; returns the reason and the exit code.
 pub(crate) fn run_worker(
-    segment: &Segment,
+    segment: &Arc<Segment>,
     incarnation: u32,
     same_program: bool,
     channel: &Channel,
@@ -127,12 +133,14 @@ pub(crate) fn run_worker(
 ) -> (Result<Leave>, i32) {
     IN_WORKER.store(true, Ordering::Relaxed);
     crate::task::install_hook();
-    Current::set(segment);
     let _reset = Reset;
+    let serving = Serving::begin(segment);
     let say = |message: FromWorker| {
         let _ = channel.try_send(&message.to_bytes(), &[]);
     };
-    let mut worker = match Worker::new(segment, incarnation, same_program, creator_gone) {
+    let worker = serving
+        .and_then(|serving| Ok((Worker::new(segment, incarnation, same_program, creator_gone)?, serving)));
+    let (mut worker, _serving) = match worker {
         Ok(worker) => worker,
         Err(error) => {
             say(FromWorker::Refused(error.to_string()));

@@ -20,15 +20,32 @@ pub(super) fn program() -> Result<Launched> {
         .arg0(std::env::args_os().next().unwrap_or_else(|| "ringpool-worker".into()))
         .env(enter::VARIABLE, std::process::id().to_string())
         .stdin(Stdio::from(theirs.into_fd()));
-    let child = command.spawn().map_err(|e| Error::io("running the program anew", e))?;
-    let handle = ProcessHandle::open(child.id())?; // nobody has waited for it: the number is its
-    Ok(Launched { handle, channel: ours })
+    let mut child = command.spawn().map_err(|e| Error::io("running the program anew", e))?;
+    // Nobody has waited for it: the number is its.
+    match ProcessHandle::open(child.id()) {
+        Ok(handle) => Ok(Launched { handle, channel: ours }),
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
+    }
 }
 
 /// Starts the program as a worker.
 pub(super) fn worker(segment: &Segment, index: u32, incarnation: u32) -> Result<Launched> {
+    instructed(&ToChild::Worker { index, incarnation }, segment)
+}
+
+/// Starts the program and tells it what it is; if that fails, it is gone again.
+pub(super) fn instructed(message: &ToChild, segment: &Segment) -> Result<Launched> {
     let launched = program()?;
-    say(&launched.channel, &ToChild::Worker { index, incarnation }, &segment.fds())?;
+    if let Err(error) = say(&launched.channel, message, &segment.fds()) {
+        let _ = launched.handle.kill(rustix::process::Signal::KILL);
+        launched.handle.wait_dead(None);
+        launched.handle.wait_status();
+        return Err(error);
+    }
     Ok(launched)
 }
 

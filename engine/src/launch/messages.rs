@@ -22,9 +22,9 @@ pub(crate) enum ToChild {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FromTemplate {
     /// Forked; the process's pidfd comes along.
-    Forked { pid: u32 },
+    Forked { index: u32, incarnation: u32, pid: u32 },
     /// Could not fork; the error number.
-    Failed { errno: i32 },
+    Failed { index: u32, incarnation: u32, errno: i32 },
     /// A worker ended.
     Ended { pid: u32, exit: Exit },
 }
@@ -86,8 +86,10 @@ impl ToChild {
 impl FromTemplate {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         match *self {
-            FromTemplate::Forked { pid } => packet(b'F', &[pid]),
-            FromTemplate::Failed { errno } => packet(b'E', &[errno as u32]),
+            FromTemplate::Forked { index, incarnation, pid } => packet(b'F', &[index, incarnation, pid]),
+            FromTemplate::Failed { index, incarnation, errno } => {
+                packet(b'E', &[index, incarnation, errno as u32])
+            }
             FromTemplate::Ended { pid, exit } => {
                 let (kind, value) = match exit {
                     Exit::Code(code) => (0, code as u32),
@@ -101,8 +103,16 @@ impl FromTemplate {
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Some(match bytes.first()? {
-            b'F' => FromTemplate::Forked { pid: number(bytes, 1)? },
-            b'E' => FromTemplate::Failed { errno: number(bytes, 1)? as i32 },
+            b'F' => FromTemplate::Forked {
+                index: number(bytes, 1)?,
+                incarnation: number(bytes, 5)?,
+                pid: number(bytes, 9)?,
+            },
+            b'E' => FromTemplate::Failed {
+                index: number(bytes, 1)?,
+                incarnation: number(bytes, 5)?,
+                errno: number(bytes, 9)? as i32,
+            },
             b'X' => {
                 let value = number(bytes, 9)? as i32;
                 let exit = match number(bytes, 5)? {
@@ -157,8 +167,8 @@ mod tests {
             assert_eq!(ToChild::from_bytes(&message.to_bytes()), Some(message));
         }
         for message in [
-            FromTemplate::Forked { pid: 12 },
-            FromTemplate::Failed { errno: 11 },
+            FromTemplate::Forked { index: 3, incarnation: 9, pid: 12 },
+            FromTemplate::Failed { index: 3, incarnation: 9, errno: 11 },
             FromTemplate::Ended { pid: 1, exit: Exit::Signal(9) },
             FromTemplate::Ended { pid: 1, exit: Exit::Code(-1) },
         ] {

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use template::Template;
 
-/// How long a launched process may take to say that it is there.
-pub(crate) const LAUNCH_LIMIT: Duration = Duration::from_secs(30);
+/// How long a template may take to fork. One that is stopped, or starved, is asked again later.
+pub(crate) const LAUNCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// How worker processes come into being.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
@@ -125,6 +125,13 @@ impl Launcher {
         }
     }
 
+    /// Kills the template, and with it all that it has forked.
+    pub(crate) fn discard_template(&mut self) {
+        if let Some(template) = self.template.take() {
+            template.kill();
+        }
+    }
+
     /// How a dead process ended.
     pub(crate) fn exit_of(&mut self, handle: &ProcessHandle) -> Exit {
         if let Some(exit) = handle.wait_status() {
@@ -146,5 +153,11 @@ impl Launcher {
         if let Some(template) = self.template.take() {
             template.shut_down();
         }
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        self.shut_down();
     }
 }

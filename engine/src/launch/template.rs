@@ -20,6 +20,8 @@ pub(super) struct Template {
     children: HashSet<u32>,
     /// Ends that it has reported and nobody has asked for yet.
     ended: HashMap<u32, Exit>,
+    /// It has not answered lately.
+    mute: bool,
 }
 
 impl Template {
@@ -44,21 +46,26 @@ impl Template {
             }
             Fork::Parent(pid) => {
                 // Our child, and nobody has waited for it: the number is its.
-                let handle = ProcessHandle::open(pid)?;
-                Ok(Self::new(ours, handle))
+                match ProcessHandle::open(pid) {
+                    Ok(handle) => Ok(Self::new(ours, handle)),
+                    Err(error) => {
+                        drop(ours); // it leaves
+                        sys::wait_for_child(pid);
+                        Err(error)
+                    }
+                }
             }
         }
     }
 
     /// Runs this program anew as a template.
     pub(super) fn exec(segment: &Segment) -> Result<Self> {
-        let Launched { handle, channel } = exec::program()?;
-        exec::say(&channel, &ToChild::BeTemplate, &segment.fds())?;
+        let Launched { handle, channel } = exec::instructed(&ToChild::BeTemplate, segment)?;
         Ok(Self::new(channel, handle))
     }
 
     fn new(channel: Channel, handle: ProcessHandle) -> Self {
-        Template { channel, handle, children: HashSet::new(), ended: HashMap::new() }
+        Template { channel, handle, children: HashSet::new(), ended: HashMap::new(), mute: false }
     }
 
     pub(super) fn guard_name(&self, nonce: u64, name: &str) -> Result<()> {
@@ -79,6 +86,7 @@ impl Template {
         exec::say(&self.channel, &ToChild::Worker { index, incarnation }, &[theirs.as_fd()])?;
         drop(theirs);
         let deadline = Instant::now() + LAUNCH_LIMIT;
+        let asked = (index, incarnation);
         loop {
             let message = match self.next_message(deadline) {
                 Ok(message) => message,
@@ -88,22 +96,34 @@ impl Template {
                 }
             };
             match message {
-                Some((FromTemplate::Forked { pid }, mut fds)) if fds.len() == 1 => {
+                Some((FromTemplate::Forked { index, incarnation, pid }, mut fds)) => {
+                    // The late answer to a launch that was given up: that worker finds its place gone.
+                    if (index, incarnation) != asked {
+                        continue;
+                    }
                     self.children.insert(pid);
+                    if fds.len() != 1 {
+                        return Err(Error::start("the template's reply came without its descriptor"));
+                    }
                     let handle = ProcessHandle::from_fd(fds.remove(0), pid);
                     return Ok(Launched { handle, channel: ours });
                 }
-                Some((FromTemplate::Failed { errno }, _)) => {
-                    return Err(Error::io("forking a worker", std::io::Error::from_raw_os_error(errno)));
+                Some((FromTemplate::Failed { index, incarnation, errno }, _)) => {
+                    if (index, incarnation) == asked {
+                        return Err(Error::io("forking a worker", std::io::Error::from_raw_os_error(errno)));
+                    }
                 }
-                Some((FromTemplate::Ended { pid, exit }, _)) => {
-                    self.ended.insert(pid, exit);
-                }
-                Some(_) => return Err(Error::start("the template sent a reply without a descriptor")),
+                Some((FromTemplate::Ended { pid, exit }, _)) => self.note_end(pid, exit),
                 None => {
                     return Err(Error::start(format!("the template did not answer within {LAUNCH_LIMIT:?}")));
                 }
             }
+        }
+    }
+
+    fn note_end(&mut self, pid: u32, exit: Exit) {
+        if self.children.contains(&pid) {
+            self.ended.insert(pid, exit);
         }
     }
 
@@ -138,22 +158,41 @@ impl Template {
 
     /// How the worker with this process id ended.
     pub(super) fn exit_of(&mut self, pid: u32) -> Exit {
-        if !self.children.remove(&pid) {
+        if !self.children.contains(&pid) {
             return Exit::Unknown; // a dead template's: it took what it knew along
         }
-        let deadline = Instant::now() + REPORT_LIMIT;
+        let exit = self.await_end(pid);
+        self.children.remove(&pid);
+        self.ended.remove(&pid);
+        exit
+    }
+
+    fn await_end(&mut self, pid: u32) -> Exit {
+        // One that is stopped is waited for once, not for every worker.
+        let limit = if self.mute { Duration::ZERO } else { REPORT_LIMIT };
+        let deadline = Instant::now() + limit;
         loop {
-            if let Some(exit) = self.ended.remove(&pid) {
+            if let Some(&exit) = self.ended.get(&pid) {
                 return exit;
             }
             match self.next_message(deadline) {
                 Ok(Some((FromTemplate::Ended { pid, exit }, _))) => {
-                    self.ended.insert(pid, exit);
+                    self.mute = false;
+                    self.note_end(pid, exit);
                 }
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return Exit::Unknown,
+                Ok(Some(_)) => self.mute = false,
+                Ok(None) => {
+                    self.mute = true;
+                    return Exit::Unknown;
+                }
+                Err(_) => return Exit::Unknown,
             }
         }
+    }
+
+    pub(super) fn kill(self) {
+        let _ = self.handle.kill(rustix::process::Signal::KILL);
+        self.shut_down();
     }
 
     /// Ends it: closing the channel is the sign; a deaf one is killed.
@@ -225,7 +264,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
             }
             Ok(Fork::Parent(pid)) => match ProcessHandle::open(pid) {
                 Ok(child) => {
-                    let reply = FromTemplate::Forked { pid }.to_bytes();
+                    let reply = FromTemplate::Forked { index, incarnation, pid }.to_bytes();
                     let sent = channel.send(&reply, &[child.as_fd()]);
                     children.push(child);
                     sent
@@ -239,7 +278,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
                     }
                     _ => libc::EAGAIN,
                 };
-                channel.send(&FromTemplate::Failed { errno }.to_bytes(), &[])
+                channel.send(&FromTemplate::Failed { index, incarnation, errno }.to_bytes(), &[])
             }
         };
         if !matches!(reply, Ok(Sent::Yes)) {

@@ -43,9 +43,10 @@ pub(crate) const ALIGN: usize = 16;
 /// rkyv lifts both, for all programs that share a pool.
 ///
 /// ```
-/// use ringpool::rkyv::{self, Archive, Deserialize, Serialize};
+/// use ringpool::rkyv::{Archive, Deserialize, Serialize};
 ///
 /// #[derive(Archive, Serialize, Deserialize)]
+/// #[rkyv(crate = ringpool::rkyv)] // unless the program depends on rkyv itself
 /// struct Reading {
 ///     sensor: String,
 ///     values: Vec<f64>,

@@ -141,7 +141,7 @@ impl Builder {
     /// How long to wait for a slot or for payload memory while others have it all, before that is an error.
     /// Default: ten minutes.
     pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+        self.patience = patience.min(Duration::from_secs(100 * 365 * 24 * 3600)); // clocks have an end
         self
     }
 
@@ -175,10 +175,11 @@ impl Builder {
         let segment = Arc::new(Segment::create(sizes)?);
         let header = segment.header();
         header.payload_format.store(crate::payload::format_fingerprint(), Ordering::Relaxed);
-        header.pool_id.store(pool_id()?, Ordering::Relaxed);
         header.program.store(Program::current().fingerprint(), Ordering::Relaxed);
         header.quota.store(quota, Ordering::Relaxed);
-        header.creator_pid.store(u64::from(std::process::id()), Ordering::Relaxed);
+        let me = std::process::id();
+        header.creator_pid.store(u64::from(me), Ordering::Relaxed);
+        header.creator_start.store(sys::start_time(me).unwrap_or(0), Ordering::Relaxed);
         header.tasks_per_worker.store(self.max_tasks_per_child.unwrap_or(0), Ordering::Relaxed);
         header.cpus.store(cpus as u64, Ordering::Relaxed);
         header.patience.store(self.patience.as_millis() as u64, Ordering::Relaxed);
@@ -275,13 +276,6 @@ impl std::fmt::Debug for Builder {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
-}
-
-fn pool_id() -> Result<u64> {
-    let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Error::io("drawing a random number", e))?;
-    Ok(u64::from_ne_bytes(bytes) | 1)
 }
 
 /// Shows guests which functions they must know.

@@ -26,7 +26,8 @@ struct State {
     jobs: VecDeque<Job>,
     /// Jobs that will come when their results do.
     expected: usize,
-    running: bool,
+    /// The thread is there and will look at `jobs` again.
+    serving: bool,
     ending: bool,
 }
 
@@ -51,16 +52,15 @@ impl Shared {
                     self.client.wait_any(&come, None);
                     state = self.lock();
                 } else if state.ending {
+                    state.serving = false; // under the lock: later jobs find no thread
                     return;
                 } else {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            state.running = true;
             drop(state);
             // A callback's panic is its own affair; the hook has told of it.
             let _ = catch_unwind(AssertUnwindSafe(job));
-            self.lock().running = false;
         }
     }
 }
@@ -71,21 +71,26 @@ impl Callbacks {
         Callbacks { shared: Arc::new(shared), thread: Mutex::new(None) }
     }
 
-    fn ensure_thread(&self) {
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if thread.is_none() {
-            let shared = self.shared.clone();
-            *thread = std::thread::Builder::new()
-                .name("ringpool-callbacks".to_owned())
-                .spawn(move || shared.serve())
-                .ok();
+    /// Starts the thread if none will look at the jobs.
+    fn ensure_thread(&self, state: &mut State) {
+        if state.serving {
+            return;
+        }
+        let shared = self.shared.clone();
+        let thread =
+            std::thread::Builder::new().name("ringpool-callbacks".to_owned()).spawn(move || shared.serve());
+        if let Ok(thread) = thread {
+            state.serving = true;
+            *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         }
     }
 
     /// One more job will come with a result.
     pub(crate) fn expect_one(&self) {
-        self.shared.lock().expected += 1;
-        self.ensure_thread();
+        let mut state = self.shared.lock();
+        state.expected += 1;
+        self.ensure_thread(&mut state);
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -99,10 +104,8 @@ impl Callbacks {
             state.expected = state.expected.saturating_sub(jobs.len());
         }
         state.jobs.extend(jobs);
+        self.ensure_thread(&mut state);
         drop(state);
-        if !expected {
-            self.ensure_thread();
-        }
         self.shared.changed.notify_all();
     }
 

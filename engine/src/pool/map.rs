@@ -195,14 +195,20 @@ impl MapSink {
 
     fn add(&self, index: usize, piece: Piece) {
         let count = piece.len();
-        self.pieces().push((index, piece));
-        if self.left.fetch_sub(count, Ordering::AcqRel) == count {
+        let mut pieces = self.pieces();
+        pieces.push((index, piece));
+        let last = self.left.fetch_sub(count, Ordering::AcqRel) == count;
+        if last {
+            // Under the same guard: whoever sees that all are there finds them in order.
+            pieces.sort_by_key(|&(index, _)| index);
+        }
+        drop(pieces);
+        if last {
             self.complete();
         }
     }
 
     fn complete(&self) {
-        self.pieces().sort_by_key(|&(index, _)| index);
         if let Some(inner) = self.inner.get() {
             let jobs = std::mem::take(&mut *self.then.lock().unwrap_or_else(PoisonError::into_inner));
             inner.callbacks.run(jobs, true);
@@ -238,7 +244,8 @@ impl<R: Payload> MapResult<R> {
         let chunksize = chunksize.map(check_chunksize).transpose()?;
         let items: Vec<T> = items.into_iter().collect();
         let len = items.len();
-        let chunksize = chunksize.unwrap_or_else(|| len.div_ceil(4 * inner.processes.max(1)).max(1));
+        let share = len.div_ceil(4 * inner.processes.max(1)).clamp(1, u32::MAX as usize);
+        let chunksize = chunksize.unwrap_or(share);
         let sink = Arc::new(MapSink::default());
         sink.left.store(len, Ordering::Relaxed);
         let mut items = items.into_iter();

@@ -195,6 +195,8 @@ impl<R> std::fmt::Debug for AsyncResult<R> {
 }
 
 /// A result in shared memory: derefs to its archived form, and gives the memory back when dropped.
+///
+/// A forked child does not have the memory: looking through a view there is a fault.
 pub struct View<R: Payload> {
     /// Keeps the bytes.
     _single: Arc<Single>,

@@ -127,7 +127,9 @@ pub(crate) struct ProcessEntry {
     _life_line: [u64; 13],
     /// See [`Park`](crate::wake::Park).
     pub park: AtomicU32,
-    _park_line: [u32; 31],
+    /// A bit for each lane that the worker serves. On this line, because it is read with the park word.
+    pub lanes: AtomicU32,
+    _park_line: [u32; 30],
     pub window: Window,
     /// What the worker runs: `[slot + 1 32][item 32]`; 0 for nothing. A statistic.
     pub current: AtomicU64,

@@ -10,17 +10,17 @@ use crate::ring::{CompletionControl, CompletionRing, ReadyRing, Requeue, Window}
 use crate::slot::Slot;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::sys::{Mapping, create_memfd};
-use crate::wake::{Bell, Masks, Park};
+use crate::wake::{Bell, Masks, Park, Seat};
 pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
     MAX_PROCESSES, ProcessEntry, Sizes, VERSION,
 };
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Name of the control memory in `/proc/<pid>/maps`.
-pub(crate) const CONTROL_NAME: &str = "ringpool-control";
-/// Name of the payload memory.
-pub(crate) const DATA_NAME: &str = "ringpool-data";
+/// Name of a pool's control memory in `/proc/<pid>/maps`.
+fn control_name(pool: u64) -> String {
+    format!("ringpool-control-{pool:x}")
+}
 
 /// What the pool asks of its workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,8 +50,8 @@ pub(crate) enum Role {
 /// | state | meaning | who leaves it |
 /// | --- | --- | --- |
 /// | `Free` | nobody; `incarnation` is the next one's | the supervisor, who launches into it |
-/// | `Joining` | launched, not yet working | the process, or a reaper |
-/// | `Live` | working | the process, or a reaper |
+/// | `Joining` | being launched | the process, as its first act; the supervisor, if the launch failed; a reaper |
+/// | `Live` | initializing or working | the process, or a reaper |
 /// | `Leaving` | will exit without touching a task again | a reaper |
 /// | `Dead` | the kernel confirmed its end; being reaped | the last step of the reap |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,10 +120,15 @@ impl Segment {
     pub(crate) fn create(sizes: Sizes) -> Result<Self> {
         sizes.check()?;
         let layout = Layout::new(sizes);
-        let control_fd = create_memfd(CONTROL_NAME, layout.control_len as u64)?;
-        let data_fd = create_memfd(DATA_NAME, layout.data_len)?;
+        let mut id = [0; 8];
+        rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| Error::io("drawing a random number", e))?;
+        let id = u64::from_ne_bytes(id) | 1; // 0 is no pool
+        let control_fd = create_memfd(&control_name(id), layout.control_len as u64)?;
+        let data_fd = create_memfd(&format!("ringpool-data-{id:x}"), layout.data_len)?;
         let segment = Self::map(layout, control_fd, data_fd, 0)?;
         let header = segment.header();
+        header.pool_id.store(id, Ordering::Relaxed);
         header.version.store(VERSION, Ordering::Relaxed);
         header.layout.store(layout.fingerprint(), Ordering::Relaxed);
         header.processes.store(sizes.processes.into(), Ordering::Relaxed);
@@ -226,6 +231,16 @@ impl Segment {
         [self.control_fd.as_fd(), self.data_fd.as_fd()]
     }
 
+    /// Tells pools apart.
+    pub(crate) fn pool_id(&self) -> u64 {
+        self.header().pool_id.load(Ordering::Relaxed)
+    }
+
+    /// Whether process `pid` has the control memory mapped; `None` if that cannot be seen.
+    pub(crate) fn is_mapped_by(&self, pid: u32) -> Option<bool> {
+        crate::sys::still_maps(pid, &control_name(self.pool_id()))
+    }
+
     /// Whether this process has the memory mapped: a forked child of it has not.
     #[inline]
     pub(crate) fn is_here(&self) -> bool {
@@ -281,8 +296,11 @@ impl Segment {
     }
 
     /// The bell that wakes workers.
-    pub(crate) fn bell<'a>(&'a self) -> Bell<'a, impl Fn(u32) -> Park<'a>> {
-        Bell::new(self.at::<Masks>(self.layout.masks), self.places(), |index| self.park(index))
+    pub(crate) fn bell<'a>(&'a self) -> Bell<'a, impl Fn(u32) -> Seat<'a>> {
+        Bell::new(self.at::<Masks>(self.layout.masks), self.places(), |index| {
+            let entry = self.process(index);
+            Seat { park: Park(&entry.park), lanes: &entry.lanes }
+        })
     }
 
     pub(crate) fn client(&self) -> &ClientControl {

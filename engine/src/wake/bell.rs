@@ -1,7 +1,7 @@
 //! Who is asleep and who is looking: masks as hints, park words as truth.
 
 use super::park::{Park, ParkState};
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Enough for every place of the process table; few under loom, which keeps a history of each word.
 const MASK_WORDS: usize = if cfg!(loom) { 1 } else { 16 };
@@ -27,12 +27,26 @@ impl Masks {
     }
 }
 
-/// Wakes workers. `park` gives the park word of a process.
-pub(crate) struct Bell<'a, P: Fn(u32) -> Park<'a>> {
+/// A worker as its wakers see it.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat<'a> {
+    pub park: Park<'a>,
+    /// A bit for each lane that it serves.
+    pub lanes: &'a AtomicU32,
+}
+
+impl Seat<'_> {
+    fn serves(self, lane: usize) -> bool {
+        self.lanes.load(Ordering::Relaxed) >> lane & 1 == 1
+    }
+}
+
+/// Wakes workers. `seat` gives the words of a process.
+pub(crate) struct Bell<'a, P: Fn(u32) -> Seat<'a>> {
     masks: &'a Masks,
     words: usize,
     processes: u32,
-    park: P,
+    seat: P,
 }
 
 fn bits(mask: u64, word: usize) -> impl Iterator<Item = u32> {
@@ -46,9 +60,9 @@ fn bits(mask: u64, word: usize) -> impl Iterator<Item = u32> {
     })
 }
 
-impl<'a, P: Fn(u32) -> Park<'a>> Bell<'a, P> {
-    pub(crate) fn new(masks: &'a Masks, processes: u32, park: P) -> Self {
-        Bell { masks, words: (processes as usize).div_ceil(64).min(MASK_WORDS), processes, park }
+impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
+    pub(crate) fn new(masks: &'a Masks, processes: u32, seat: P) -> Self {
+        Bell { masks, words: (processes as usize).div_ceil(64).min(MASK_WORDS), processes, seat }
     }
 
     fn set(masks: &[AtomicU64], index: u32, on: bool) {
@@ -82,7 +96,7 @@ impl<'a, P: Fn(u32) -> Park<'a>> Bell<'a, P> {
     pub(crate) fn searchers(&self, me: u32) -> usize {
         (0..self.words)
             .flat_map(|word| bits(self.masks.searching[word].load(Ordering::Relaxed), word))
-            .filter(|&p| p != me && p < self.processes && (self.park)(p).state() == ParkState::Search)
+            .filter(|&p| p != me && p < self.processes && (self.seat)(p).park.state() == ParkState::Search)
             .count()
     }
 
@@ -93,29 +107,36 @@ impl<'a, P: Fn(u32) -> Park<'a>> Bell<'a, P> {
             .filter(move |&p| p < processes)
     }
 
-    /// Wakes one worker if published work needs it. The caller has published with Release.
+    /// Wakes one worker if work published in `lane` needs it. The caller has published with Release.
     ///
-    /// Nobody is woken while somebody searches, or while a woken worker is on its way: whoever
-    /// stops searching looks at the backlog afterwards and passes the wake-up on.
+    /// Nobody is woken while somebody who serves the lane searches, or while a woken one is on its way:
+    /// whoever stops searching looks at the backlog afterwards and passes the wake-up on.
     #[inline]
-    pub(crate) fn notify(&self) {
+    pub(crate) fn notify(&self, lane: usize) {
         fence(Ordering::SeqCst); // pairs with the fence before the last look in `Worker::park`
-        if self.members(&self.masks.searching).any(|p| (self.park)(p).state() == ParkState::Search) {
+        let searching = |p| {
+            let seat = (self.seat)(p);
+            seat.park.state() == ParkState::Search && seat.serves(lane)
+        };
+        if self.members(&self.masks.searching).any(searching) {
             return;
         }
         if (0..self.words).all(|word| self.masks.idle[word].load(Ordering::Relaxed) == 0) {
             return;
         }
-        self.wake_one();
+        self.wake_one(lane);
+    }
+
+    fn idle_for(&self, lane: usize) -> impl Iterator<Item = Park<'a>> {
+        self.members(&self.masks.idle).map(|p| (self.seat)(p)).filter(move |s| s.serves(lane)).map(|s| s.park)
     }
 
     #[cold]
-    fn wake_one(&self) {
-        if self.members(&self.masks.idle).any(|p| (self.park)(p).state() == ParkState::Notified) {
+    fn wake_one(&self, lane: usize) {
+        if self.idle_for(lane).any(|park| park.state() == ParkState::Notified) {
             return; // one wake-up in flight is enough
         }
-        for p in self.members(&self.masks.idle) {
-            let park = (self.park)(p);
+        for park in self.idle_for(lane) {
             // A wake that reaches nobody (not yet asleep, or stopped) costs one more try.
             if park.notify() && park.wake() {
                 return;
@@ -124,10 +145,9 @@ impl<'a, P: Fn(u32) -> Park<'a>> Bell<'a, P> {
     }
 
     /// Wakes one worker whatever the words say: for peers that may be stopped in mid-protocol.
-    pub(crate) fn notify_force(&self) {
+    pub(crate) fn notify_force(&self, lane: usize) {
         fence(Ordering::SeqCst);
-        for p in self.members(&self.masks.idle) {
-            let park = (self.park)(p);
+        for park in self.idle_for(lane) {
             let _ = park.notify();
             if park.wake() {
                 return;
@@ -138,7 +158,7 @@ impl<'a, P: Fn(u32) -> Park<'a>> Bell<'a, P> {
     /// Wakes everybody, masks or not: repairs the wake-ups that a dead process owed.
     pub(crate) fn broadcast(&self) {
         for p in 0..self.processes {
-            let park = (self.park)(p);
+            let park = (self.seat)(p).park;
             let _ = park.notify();
             park.wake();
         }

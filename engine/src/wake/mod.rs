@@ -5,5 +5,5 @@
 mod bell;
 mod park;
 
-pub(crate) use bell::{Bell, Masks};
+pub(crate) use bell::{Bell, Masks, Seat};
 pub(crate) use park::{Park, ParkState};

@@ -13,6 +13,8 @@ use std::time::Duration;
 const PARK_LIMIT: Duration = Duration::from_secs(1);
 /// Free payload memory that a worker keeps when it has been idle for that long.
 const KEEP: usize = 64 << 20;
+/// Every so many ranges are taken in the order that favours what waits elsewhere.
+const FAIR_EVERY: u32 = 8;
 /// Every so many rounds of the search loop other workers' windows are looked at, too.
 const STEAL_EVERY: u32 = 64;
 
@@ -52,31 +54,45 @@ impl Worker<'_> {
     }
 
     /// Fills the own window from a ring or a requeue bit.
+    ///
+    /// Rings first, and the lane of code first, but every so often the other way round: a stream of new
+    /// tasks must not keep a task waiting whose worker died, or one that is called by name.
     fn take_range(&mut self) -> bool {
+        self.rounds = self.rounds.wrapping_add(1);
+        if self.rounds.is_multiple_of(FAIR_EVERY) {
+            let lanes = self.lanes.clone().rev();
+            return lanes.clone().any(|lane| self.take_requeued(lane))
+                || lanes.clone().any(|lane| self.take_ready(lane));
+        }
+        let lanes = self.lanes.clone();
+        lanes.clone().any(|lane| self.take_ready(lane)) || lanes.clone().any(|lane| self.take_requeued(lane))
+    }
+
+    fn take_ready(&mut self, lane: usize) -> bool {
         let segment = self.segment;
-        let window = segment.window(self.index);
         let others = u64::from(segment.places().saturating_sub(2));
         let quota = self.tasks_left.unwrap_or(u64::MAX);
-        for lane in self.lanes.clone() {
-            let most = |waiting: u64| {
-                // One at a time while somebody could take the next; else an even share of what is there.
-                let idle = others > 0 && segment.bell().anybody_idle(self.index);
-                let share = if idle { 1 } else { waiting / (2 * (others + 1)) };
-                share.min(BATCH as u64).min(quota)
-            };
-            let count = segment.ready(lane).claim(most, window, |slot| Hint::new(0, slot));
-            if count > 0 {
-                (self.next, self.claimed) = (0, count);
-                return true;
-            }
-        }
-        for lane in self.lanes.clone() {
-            if segment.requeue(lane).claim(window, |slot| Hint::new(0, slot)) {
-                (self.next, self.claimed) = (0, 1);
-                return true;
-            }
-        }
-        false
+        let most = |waiting: u64| {
+            // One at a time while somebody could take the next; else an even share of what is there.
+            let idle = others > 0 && segment.bell().anybody_idle(self.index);
+            let share = if idle { 1 } else { waiting / (2 * (others + 1)) };
+            share.min(BATCH as u64).min(quota)
+        };
+        let count = segment.ready(lane).claim(most, segment.window(self.index), |slot| Hint::new(0, slot));
+        (self.next, self.claimed) = (0, count);
+        count > 0
+    }
+
+    /// As many as fit: after a death every ready slot is announced, the stream's own among them.
+    fn take_requeued(&mut self, lane: usize) -> bool {
+        let segment = self.segment;
+        let most = self.tasks_left.map_or(BATCH, |left| left.min(BATCH as u64) as usize);
+        let count = {
+            let window = segment.window(self.index);
+            segment.requeue(lane).claim(most, &mut self.cursor, window, |slot| Hint::new(0, slot))
+        };
+        (self.next, self.claimed) = (0, count);
+        count > 0
     }
 
     /// T2 on the slot that a hint names, if it is one and this worker can run it.
@@ -172,8 +188,8 @@ impl Worker<'_> {
 
     fn pass_on_after_fence(&self) {
         let bell = self.segment.bell();
-        if bell.anybody_idle(self.index) && self.backlog() {
-            bell.notify();
+        if bell.anybody_idle(self.index) {
+            self.notify_for_backlog();
         }
     }
 
@@ -192,16 +208,15 @@ impl Worker<'_> {
             PoolState::Running => {}
             PoolState::Draining | PoolState::Stopping => return Err(Leave::PoolEnded),
         }
-        if (self.creator_gone)() {
-            return Err(Leave::CreatorGone);
-        }
         while park.state() == ParkState::Parked {
-            if !park.sleep(self.incarnation, PARK_LIMIT) && !self.trimmed {
-                self.region.trim(segment, KEEP);
-                self.trimmed = true;
-            }
-            if (self.creator_gone)() {
-                return Err(Leave::CreatorGone);
+            if !park.sleep(self.incarnation, PARK_LIMIT) {
+                if (self.creator_gone)() {
+                    return Err(Leave::CreatorGone);
+                }
+                if !self.trimmed {
+                    self.region.trim(segment, KEEP);
+                    self.trimmed = true;
+                }
             }
             if self.backlog() || segment.state() != PoolState::Running {
                 break; // only a stopped process leaves work without waking us

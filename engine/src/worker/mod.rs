@@ -6,7 +6,7 @@ mod output;
 mod run;
 
 use crate::arena::Region;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::segment::{LANE_CODE, LANE_NAMED, Life, LifeState, PoolState, Segment};
 use crate::slot::{Owner, Word};
 use crate::sync::{Ordering, fence};
@@ -50,6 +50,10 @@ pub(crate) struct Worker<'s> {
     /// What this worker's bits in the masks are; nobody else writes them.
     idle_bit: bool,
     searching_bit: bool,
+    /// How often a range was taken.
+    rounds: u32,
+    /// Where the last claim of requeued slots ended.
+    cursor: u32,
     /// Rounds of the search loop before it parks; 0 on a machine without a CPU to spare.
     spin: u32,
     /// Nothing has run since memory was given back.
@@ -72,6 +76,11 @@ impl<'s> Worker<'s> {
     ) -> Result<Self> {
         let header = segment.header();
         let index = segment.index;
+        // The first act: a place that was given to somebody else meanwhile is not touched.
+        let live = Life { state: LifeState::Live, incarnation };
+        if !segment.process(index).change_life(incarnation, &[LifeState::Joining], live) {
+            return Err(Error::start(format!("place {index} is not incarnation {incarnation}'s any more")));
+        }
         let me = Owner::new(index, incarnation);
         let region = Region::open(segment, me, header.quota.load(Ordering::Relaxed))?;
         let quota = header.tasks_per_worker.load(Ordering::Relaxed);
@@ -88,12 +97,16 @@ impl<'s> Worker<'s> {
             claimed: 0,
             idle_bit: true, // a predecessor may have left them set
             searching_bit: true,
+            rounds: 0,
+            cursor: 0,
             spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
             trimmed: true,
             tasks: segment.process(index).tasks.load(Ordering::Relaxed),
             tasks_left: (quota != 0).then_some(quota),
             creator_gone,
         };
+        let lanes = worker.lanes.clone().fold(0, |mask, lane| mask | 1 << lane);
+        segment.process(index).lanes.store(lanes, Ordering::Relaxed);
         for i in 0..crate::ring::BATCH {
             segment.window(index).set(i, crate::ring::Hint::NONE);
         }
@@ -127,8 +140,6 @@ impl<'s> Worker<'s> {
     /// Takes part until there is a reason to leave.
     pub(crate) fn serve(&mut self) -> Leave {
         let entry = self.segment.process(self.index);
-        let live = Life { state: LifeState::Live, incarnation: self.incarnation };
-        entry.change_life(self.incarnation, &[LifeState::Joining], live);
         let reason = loop {
             match self.find() {
                 Ok(task) => {
@@ -153,8 +164,13 @@ impl<'s> Worker<'s> {
         self.set_searching(false);
         fence(Ordering::SeqCst); // pairs with the fence in `notify`
         // Somebody may have skipped a wake-up because we were searching.
-        if self.backlog() {
-            self.segment.bell().notify();
+        self.notify_for_backlog();
+    }
+
+    /// Wakes somebody for the work that is left, who can do it.
+    fn notify_for_backlog(&self) {
+        for lane in self.lanes.clone().filter(|&lane| self.backlog_in(lane)) {
+            self.segment.bell().notify(lane);
         }
     }
 
@@ -174,11 +190,16 @@ impl<'s> Worker<'s> {
 
     /// Whether work is left that somebody else could do meanwhile.
     fn backlog(&self) -> bool {
-        self.next < self.claimed
-            || self
-                .lanes
-                .clone()
-                .any(|lane| self.segment.ready(lane).backlog() > 0 || !self.segment.requeue(lane).is_empty())
+        self.next < self.claimed || self.lanes.clone().any(|lane| self.announced(lane))
+    }
+
+    /// The same for one lane. The own window counts for both: its hints may be of either.
+    fn backlog_in(&self, lane: usize) -> bool {
+        self.next < self.claimed || self.announced(lane)
+    }
+
+    fn announced(&self, lane: usize) -> bool {
+        self.segment.ready(lane).backlog() > 0 || !self.segment.requeue(lane).is_empty()
     }
 
     fn stopping(&self) -> bool {
