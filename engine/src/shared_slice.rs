@@ -276,8 +276,9 @@ impl Drop for Collect {
     }
 }
 
-/// The pools that this process works for: where its tasks find their memory.
-static SERVED: RwLock<Vec<Arc<Segment>>> = RwLock::new(Vec::new());
+/// The pools that this process works for, by id: where its tasks find their memory. A forked child also
+/// sees those of its parent, whose memory it has not.
+static SERVED: RwLock<Vec<(u64, Arc<Segment>)>> = RwLock::new(Vec::new());
 
 /// Lets tasks find a pool's memory, for as long as it lives.
 pub(crate) struct Serving(u64);
@@ -287,10 +288,11 @@ impl Serving {
     pub(crate) fn begin(segment: &Arc<Segment>) -> Result<Self> {
         let mut served = SERVED.write().unwrap_or_else(PoisonError::into_inner);
         let id = segment.pool_id();
-        if served.iter().any(|other| other.pool_id() == id) {
+        served.retain(|(_, segment)| segment.is_here());
+        if served.iter().any(|&(other, _)| other == id) {
             return Err(Error::invalid("this process serves the pool already, on another thread"));
         }
-        served.push(segment.clone());
+        served.push((id, segment.clone()));
         Ok(Serving(id))
     }
 }
@@ -298,12 +300,12 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         let mut served = SERVED.write().unwrap_or_else(PoisonError::into_inner);
-        served.retain(|segment| segment.pool_id() != self.0);
+        served.retain(|&(id, _)| id != self.0);
     }
 }
 
 /// The segment of this pool, if this process works for it.
 fn served(pool: u64) -> Option<Arc<Segment>> {
     let served = SERVED.read().unwrap_or_else(PoisonError::into_inner);
-    served.iter().find(|segment| segment.pool_id() == pool).cloned()
+    served.iter().find(|(id, segment)| *id == pool && segment.is_here()).map(|(_, segment)| segment.clone())
 }
