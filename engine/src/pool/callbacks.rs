@@ -1,9 +1,10 @@
 //! The thread that runs callbacks: one for each pool that has any.
 
+use super::inner::Inner;
 use crate::client::Client;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -118,6 +119,36 @@ impl Callbacks {
             && thread.thread().id() != std::thread::current().id()
         {
             let _ = thread.join();
+        }
+    }
+}
+
+/// The callbacks of one result: kept until it comes, then handed to the pool's callback thread.
+#[derive(Default)]
+pub(crate) struct Followers {
+    jobs: Mutex<Vec<Job>>,
+    pool: OnceLock<Arc<Inner>>,
+}
+
+impl Followers {
+    /// The result has come. Called once, after `is_done` of [`add`](Self::add) has become true.
+    pub(crate) fn release(&self) {
+        if let Some(pool) = self.pool.get() {
+            let jobs = std::mem::take(&mut *self.jobs.lock().unwrap_or_else(PoisonError::into_inner));
+            pool.callbacks.run(jobs, true);
+        }
+    }
+
+    /// Has `job` run when the result has come; at once, if `is_done` says that it has.
+    pub(crate) fn add(&self, pool: &Arc<Inner>, is_done: impl Fn() -> bool, job: Job) {
+        let _ = self.pool.set(pool.clone());
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_done() {
+            drop(jobs);
+            pool.callbacks.run(vec![job], false);
+        } else {
+            pool.callbacks.expect_one(); // before `release` can count it as come
+            jobs.push(job);
         }
     }
 }

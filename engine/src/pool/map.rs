@@ -1,5 +1,6 @@
 //! `map` and `starmap`: items in chunks, results all at once.
 
+use super::callbacks::Followers;
 use super::inner::{Inner, check_chunksize};
 use super::result::bytes_of;
 use crate::chunk::ChunkReader;
@@ -180,8 +181,7 @@ pub(crate) struct MapSink {
     /// Items without an outcome; more than there can be until all are submitted.
     left: AtomicUsize,
     pieces: Mutex<Vec<(usize, Piece)>>,
-    then: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
-    inner: std::sync::OnceLock<Arc<Inner>>,
+    followers: Followers,
 }
 
 impl MapSink {
@@ -204,14 +204,7 @@ impl MapSink {
         }
         drop(pieces);
         if last {
-            self.complete();
-        }
-    }
-
-    fn complete(&self) {
-        if let Some(inner) = self.inner.get() {
-            let jobs = std::mem::take(&mut *self.then.lock().unwrap_or_else(PoisonError::into_inner));
-            inner.callbacks.run(jobs, true);
+            self.followers.release();
         }
     }
 }
@@ -371,18 +364,9 @@ impl<R: Payload> MapResult<R> {
     }
 
     fn then(self, job: impl FnOnce() + Send + 'static) -> Self {
-        if self.len == 0 || self.inner.check_process().is_err() {
-            return self;
-        }
-        let _ = self.sink.inner.set(self.inner.clone());
-        let mut then = self.sink.then.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.sink.is_done() {
-            drop(then);
-            self.inner.callbacks.run(vec![Box::new(job)], false);
-        } else {
-            self.inner.callbacks.expect_one();
-            then.push(Box::new(job));
-            drop(then);
+        // A forked child has neither the pool's threads nor its memory.
+        if self.len > 0 && self.inner.check_process().is_ok() {
+            self.sink.followers.add(&self.inner, || self.sink.is_done(), Box::new(job));
         }
         self
     }

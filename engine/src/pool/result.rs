@@ -1,5 +1,6 @@
 //! The result of one call.
 
+use super::callbacks::Followers;
 use super::inner::Inner;
 use crate::client::{Outcome, ResultBytes, Sink, Ticket};
 use crate::error::{Error, ErrorKind, Result};
@@ -7,27 +8,20 @@ use crate::payload::{self, Payload};
 use crate::task::{Status, failure};
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-type Job = Box<dyn FnOnce() + Send>;
 
 /// Where the outcome of one call arrives.
 #[derive(Default)]
 pub(crate) struct Single {
     outcome: OnceLock<Result<ResultBytes>>,
-    /// What the callback thread is to do then.
-    then: Mutex<Vec<Job>>,
-    inner: OnceLock<Arc<Inner>>,
+    followers: Followers,
 }
 
 impl Sink for Single {
     fn deliver(&self, _tag: u64, outcome: Outcome) {
         let _ = self.outcome.set(bytes_of(outcome));
-        if let Some(inner) = self.inner.get() {
-            let jobs = std::mem::take(&mut *self.then.lock().unwrap_or_else(PoisonError::into_inner));
-            inner.callbacks.run(jobs, true);
-        }
+        self.followers.release();
     }
 }
 
@@ -166,18 +160,10 @@ impl<R: Payload> AsyncResult<R> {
     }
 
     fn then(self, job: impl FnOnce() + Send + 'static) -> Self {
-        if self.inner.check_process().is_err() {
-            return self;
-        }
-        let _ = self.single.inner.set(self.inner.clone());
-        let mut then = self.single.then.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.single.outcome.get().is_some() {
-            drop(then);
-            self.inner.callbacks.run(vec![Box::new(job)], false);
-        } else {
-            self.inner.callbacks.expect_one();
-            then.push(Box::new(job));
-            drop(then);
+        // A forked child has neither the pool's threads nor its memory.
+        if self.inner.check_process().is_ok() {
+            let is_done = || self.single.outcome.get().is_some();
+            self.single.followers.add(&self.inner, is_done, Box::new(job));
         }
         self
     }
