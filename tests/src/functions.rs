@@ -1,8 +1,9 @@
 //! Functions that programs of the attach tests know by name.
 
 use crate::journal::{note, notes};
-use ringpool::{Named, named, register};
-use std::time::Duration;
+use ringpool::{ArchivedSharedSlice, Named, SharedSlice, named, register};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 fn shout(text: String) -> String {
     text.to_uppercase()
@@ -35,6 +36,17 @@ fn note_and_sleep(journal: String, milliseconds: u64) -> u32 {
     note(&journal, std::process::id().into());
     std::thread::sleep(Duration::from_millis(milliseconds));
     std::process::id()
+}
+
+fn watch(journal: String, slice: &ArchivedSharedSlice<u64>, milliseconds: u64) -> u64 {
+    let first = slice[0];
+    note(&journal, first);
+    let end = Instant::now() + Duration::from_millis(milliseconds);
+    while Instant::now() < end && black_box(slice)[0] == first {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    note(&journal, black_box(slice)[0]);
+    first
 }
 
 /// Upper case.
@@ -73,6 +85,11 @@ pub fn sleeping() -> Named<(String, u64), u32> {
     named("note_and_sleep")
 }
 
+/// Reads an array for so many milliseconds. Notes its first item before and after, and returns it.
+pub fn watching() -> Named<(String, SharedSlice<u64>, u64), u64> {
+    named("watch")
+}
+
 /// Registers them all, but not the one of name `without`.
 pub fn register_all(without: &str) -> ringpool::Result<()> {
     if without != SHOUT {
@@ -84,6 +101,7 @@ pub fn register_all(without: &str) -> ringpool::Result<()> {
     register("grow", grow)?;
     register("fail", fail)?;
     register("run", run)?;
+    register::<(String, SharedSlice<u64>, u64), _, _>("watch", watch)?;
     register("note_and_sleep", note_and_sleep)
 }
 

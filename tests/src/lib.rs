@@ -9,6 +9,7 @@ pub mod signs;
 use libtest_mimic::{Arguments, Failed, Trial};
 use ringpool::Context;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long one test may take before the whole program is killed: a hang is a failure.
@@ -65,5 +66,14 @@ pub fn eventually(what: &str, limit: Duration, condition: impl Fn() -> bool) {
     while !condition() {
         assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sets a flag when dropped: scoped threads that heed it end, however the test ends.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -4,12 +4,13 @@ use libtest_mimic::Trial;
 use ringpool::{Builder, Context, ErrorKind, Exit, Pool};
 use ringpool_tests::actor::{Actor, play, wait_for_the_end};
 use ringpool_tests::functions::{
-    asking_who, failing, growing, register_all, running, serve, shouting, sleeping,
+    asking_who, failing, growing, register_all, running, serve, shouting, sleeping, watching,
 };
 use ringpool_tests::journal::Journal;
 use ringpool_tests::{eventually, in_contexts, procs, test};
 use rustix::process::Signal;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -198,17 +199,20 @@ fn unknown_names() {
     assert!(matches!(ringpool::attach("no/such").err().expect("no name").kind(), ErrorKind::Invalid { .. }));
 }
 
-/// Overwrites a word of the pool's control memory for the time of `body`.
-fn with_word(word: u64, value: u64, body: impl FnOnce()) {
-    let control = std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .flatten()
-        .find(|fd| {
-            let target = std::fs::read_link(fd.path()).unwrap_or_default();
-            target.to_string_lossy().starts_with("/memfd:ringpool-control")
-        })
-        .expect("the pool's control memory");
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(control.path()).unwrap();
+/// The descriptors of control memory that this process has. Besides those of living pools there are some
+/// of terminated ones from which a guest still read.
+fn controls() -> Vec<PathBuf> {
+    let is_control = |fd: &PathBuf| {
+        let target = std::fs::read_link(fd).unwrap_or_default();
+        target.to_string_lossy().starts_with("/memfd:ringpool-control")
+    };
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    fds.map(|fd| fd.path()).filter(is_control).collect()
+}
+
+/// Overwrites a word of a pool's control memory for the time of `body`.
+fn with_word(control: &Path, word: u64, value: u64, body: impl FnOnce()) {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(control).unwrap();
     let mut old = [0; 8];
     file.read_exact_at(&mut old, 8 * word).unwrap();
     assert_ne!(u64::from_ne_bytes(old), value);
@@ -220,7 +224,9 @@ fn with_word(word: u64, value: u64, body: impl FnOnce()) {
 /// Pools of other versions of the library are recognised by the first words of their memory.
 fn refused_for_the_pools_layout() {
     let name = name();
+    let others = controls();
     let pool = for_guests(&name).start().unwrap();
+    let control = controls().into_iter().find(|fd| !others.contains(fd)).expect("the pool's control memory");
     // Magic, version, layout, payload format; then sizes that no pool has: places, slots, region.
     for (word, value, reason) in [
         (0, 1, "first word"),
@@ -233,7 +239,7 @@ fn refused_for_the_pools_layout() {
         (9, 1 << 60, ""),
         (9, 2 << 20, ""),
     ] {
-        with_word(word, value, || {
+        with_word(&control, word, value, || {
             let message = refusal(start_guest(Program::Other, &name));
             assert!(message.contains(reason), "word {word}: {message}");
             assert!(message.contains(&name), "word {word}: {message}");
@@ -424,10 +430,106 @@ fn guests_under_fire() {
     assert_eq!(steady.line(), "PoolEnded");
 }
 
+/// A guest program of several threads, which serve a pool each. It stays when they are done.
+fn serve_each(names: &[String]) {
+    std::thread::scope(|threads| {
+        for name in names {
+            threads.spawn(move || serve(name));
+        }
+    });
+    wait_for_the_end();
+}
+
+/// A pool is ended when nobody serves it any more, not when the guest's program ends.
+fn one_guest_of_two_pools() {
+    let names = [name(), name()];
+    let [first, second] = names.each_ref().map(|name| for_guests(name).start().unwrap());
+    let mut guest = Actor::start("guest of each", &[&names[0], &names[1]]);
+    assert_eq!([guest.line(), guest.line()], ["joined", "joined"]);
+    for pool in [&first, &second] {
+        assert_eq!(pool.apply(asking_who(), ()).unwrap(), guest.pid());
+    }
+    first.close();
+    first.join().unwrap();
+    assert_eq!(guest.line(), "PoolEnded");
+    assert!(!card_is_up(&names[0]));
+    for len in [0, 1000, 1_000_000] {
+        assert!(second.apply(growing(), (len,)).unwrap().into_iter().eq(0..len));
+    }
+    second.close();
+    second.join().unwrap();
+    assert_eq!(guest.line(), "PoolEnded");
+    assert!(procs::runs(guest.pid()), "it has other things to do");
+    assert!(guest.finish().success());
+}
+
+/// A task could not tell in which of two mappings its pool's memory is.
+fn one_pool_served_twice() {
+    let name = name();
+    let pool = for_guests(&name).start().unwrap();
+    let mut guest = Actor::start("guest of each", &[&name, &name]);
+    let mut lines = [guest.line(), guest.line(), guest.line()];
+    lines.sort_unstable();
+    let [failed, joined @ ..] = &lines;
+    assert_eq!(joined, &["joined", "joined"]);
+    assert!(failed.starts_with("failed: ") && failed.contains("already"), "{failed}");
+    for len in 0..200 {
+        assert!(pool.apply(growing(), (len,)).unwrap().into_iter().eq(0..len));
+    }
+    let journal = Journal::default();
+    let slice = pool.alloc::<u64>(1000).unwrap().share();
+    assert_eq!(pool.apply(watching(), (journal.path(), slice, 1)).unwrap(), 0);
+    pool.close();
+    pool.join().unwrap();
+    assert_eq!(guest.line(), "PoolEnded");
+    assert!(guest.finish().success());
+}
+
+/// Terminated pools do not wait for guests, so what these read is not to be written again.
+fn guest_reads_on_in_a_terminated_pool(program: Program) {
+    let name = name();
+    let journal = Journal::default();
+    let pool = for_guests(&name).start().unwrap();
+    let mut guest = guest(program, &name);
+    let mut slice = pool.alloc::<u64>(100_000).unwrap();
+    slice.fill(1);
+    let slice = slice.share();
+    let result = pool.apply_async(watching(), (journal.path(), slice.clone(), 500)).unwrap();
+    eventually("the task runs", SOON, || !journal.notes().is_empty());
+    pool.terminate();
+    assert!(result.get().unwrap_err().is_closed());
+    drop((result, pool));
+    assert_eq!(journal.notes(), [1], "it runs still");
+    let Err(slice) = slice.try_into_mut() else { panic!("writable while the guest reads it") };
+    assert!(slice.iter().all(|&item| item == 1));
+    assert_eq!(guest.line(), "PoolEnded", "it serves out its task for nobody");
+    assert_eq!(journal.notes(), [1, 1]);
+}
+
+/// Wake-ups for tasks without a name are lost on guests.
+fn code_after_names(context: Context) {
+    let name = name();
+    let pool = Pool::builder().name(&name).processes(1).context(context).start().unwrap();
+    let _guest = guest(Program::Other, &name);
+    let journal = Journal::default();
+    for round in 0..40 {
+        std::thread::sleep(Duration::from_millis(3)); // both park
+        let naps = [0, 1].map(|_| {
+            std::thread::sleep(Duration::from_micros(500));
+            pool.apply_async(sleeping(), (journal.path(), 2)).unwrap()
+        });
+        naps.iter().for_each(|nap| assert!(procs::runs(nap.get().unwrap())));
+        // Both are about to park.
+        std::thread::sleep(Duration::from_micros(5 * round));
+        let result = pool.apply_async(sleeping_who, (0,)).unwrap();
+        assert_eq!(result.get_timeout(SOON).expect("the worker wakes"), pool.worker_pids()[0]);
+    }
+}
+
 fn main() {
     register_all("").expect("good names");
     ringpool::init();
-    play(&[("guest", |args| serve(&args[0])), ("creator", creator)]);
+    play(&[("guest", |args| serve(&args[0])), ("guest of each", serve_each), ("creator", creator)]);
     let mut tests: Vec<Trial> = Vec::new();
     for program in PROGRAMS {
         let mut add = |name: &str, body: fn(Program)| {
@@ -439,8 +541,10 @@ fn main() {
         add("creator_killed_while_guests_idle", creator_killed_while_guests_idle);
         add("creator_killed_while_a_guest_works", creator_killed_while_a_guest_works);
         add("guests_leave_when_the_pool_ends", guests_leave_when_the_pool_ends);
+        add("guest_reads_on_in_a_terminated_pool", guest_reads_on_in_a_terminated_pool);
     }
     tests.extend(in_contexts("guests_beside_workers", guests_beside_workers));
+    tests.extend(in_contexts("code_after_names", code_after_names));
     tests.extend(in_contexts("names_are_taken_and_given_back", names_are_taken_and_given_back));
     tests.extend([
         test("refused_for_its_functions", refused_for_its_functions),
@@ -451,6 +555,8 @@ fn main() {
         test("guest_outlives_the_pool_in_a_task", guest_outlives_the_pool_in_a_task),
         test("guests_have_a_task_limit", guests_have_a_task_limit),
         test("guests_under_fire", guests_under_fire),
+        test("one_guest_of_two_pools", one_guest_of_two_pools),
+        test("one_pool_served_twice", one_pool_served_twice),
     ]);
     ringpool_tests::run(tests)
 }

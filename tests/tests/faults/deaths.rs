@@ -3,8 +3,9 @@
 use crate::{SOON, death, double, expect_full_strength, pool_of};
 use libtest_mimic::Trial;
 use ringpool::{Context, Exit, Pool};
-use ringpool_tests::journal::{Journal, note};
-use ringpool_tests::{eventually, in_contexts, procs, test};
+use ringpool_tests::journal::{self, Journal, note};
+use ringpool_tests::{SetOnDrop, eventually, in_contexts, procs, test};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub fn tests() -> Vec<Trial> {
@@ -25,6 +26,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend(in_contexts("child_of_a_task_lives_on", child_of_a_task_lives_on));
     tests.extend(in_contexts("task_closes_all_descriptors", task_closes_all_descriptors));
     tests.push(test("death_while_many_wait", death_while_many_wait));
+    tests.push(test("retried_under_a_flood", retried_under_a_flood));
     tests
 }
 
@@ -338,4 +340,40 @@ fn death_while_many_wait() {
         }
     });
     expect_full_strength(&pool);
+}
+
+fn nap(x: u64) -> u64 {
+    std::thread::sleep(Duration::from_micros(300));
+    x
+}
+
+/// Kills its process the first time.
+fn abort_once(journal: String) -> u64 {
+    note(&journal, 0);
+    if journal::notes(&journal).len() == 1 {
+        std::process::abort();
+    }
+    7
+}
+
+/// A task that is to be run again does not wait for the end of what was submitted after it.
+fn retried_under_a_flood() {
+    let pool = Pool::builder().processes(2).retries(3).start().unwrap();
+    let journal = Journal::default();
+    let (flows, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let flood = pool.imap_unordered(nap, 0.., 1).unwrap().buffersize(400);
+            for result in flood.take_while(|_| !over.load(Ordering::Relaxed)) {
+                result.unwrap();
+                flows.store(true, Ordering::Relaxed);
+            }
+        });
+        let _end_of_flood = SetOnDrop(&over);
+        eventually("the flood runs", SOON, || flows.load(Ordering::Relaxed));
+        let result = pool.apply_async(abort_once, (journal.path(),)).unwrap();
+        let value = result.get_timeout(Duration::from_secs(30));
+        assert_eq!(value.expect("a second run, while the flood goes on"), 7);
+    });
+    assert_eq!(journal.notes().len(), 2);
 }

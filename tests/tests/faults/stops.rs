@@ -4,18 +4,22 @@ use crate::{SOON, death, double, expect_full_strength, pool_of};
 use libtest_mimic::Trial;
 use ringpool::{Context, Exit, Pool};
 use ringpool_tests::journal::{Journal, note};
-use ringpool_tests::{eventually, procs, test};
+use ringpool_tests::{eventually, in_contexts, procs, test};
 use rustix::process::Signal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub fn tests() -> Vec<Trial> {
-    vec![
+    let mut tests = vec![
         test("stopped_in_a_task", stopped_in_a_task),
         test("stopped_while_idle", stopped_while_idle),
         test("stopped_then_killed", stopped_then_killed),
         test("all_stopped_at_random_moments", all_stopped_at_random_moments),
         test("terminate_with_a_stopped_worker", terminate_with_a_stopped_worker),
-    ]
+        test("launch_given_up_by_a_stopped_template", launch_given_up_by_a_stopped_template),
+    ];
+    let with_template = in_contexts("terminate_with_a_stopped_template", terminate_with_a_stopped_template);
+    tests.extend(with_template.into_iter().filter(|test| !test.name().ends_with("Spawn")));
+    tests
 }
 
 fn wait_and_double(journal: String, x: u64) -> u64 {
@@ -27,7 +31,7 @@ fn wait_and_double(journal: String, x: u64) -> u64 {
 #[track_caller]
 fn stop(pid: u32) {
     assert!(procs::signal(pid, Signal::STOP));
-    eventually("the worker stops", SOON, || procs::is_stopped(pid));
+    eventually("the process stops", SOON, || procs::is_stopped(pid));
 }
 
 /// Starts a task of 300 ms and stops its worker in it.
@@ -114,4 +118,67 @@ fn terminate_with_a_stopped_worker() {
     pool.terminate();
     assert!(!procs::runs(pid));
     assert!(held.get().unwrap_err().is_closed());
+}
+
+/// The one template of the one pool, stopped.
+fn stop_the_template() -> u32 {
+    let [template] = procs::templates()[..] else { panic!("not one template") };
+    stop(template);
+    template
+}
+
+/// More than the supervisor waits for a template's answer.
+const PAST_THE_LAUNCH_LIMIT: Duration = Duration::from_secs(6);
+
+/// The template finds what was asked of it when it goes on. No worker comes of it that the pool does not
+/// know: it would sit in a place that was given to another one.
+fn launch_given_up_by_a_stopped_template() {
+    let pool = pool_of(2, Context::Fork);
+    expect_full_strength(&pool);
+    let template = stop_the_template();
+    assert!(procs::kill(pool.worker_pids()[0]));
+    let given_up = Instant::now() + PAST_THE_LAUNCH_LIMIT;
+    while Instant::now() < given_up {
+        assert_eq!(pool.apply(double, (21,)).unwrap(), 42, "the other worker goes on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(procs::signal(template, Signal::CONT));
+    expect_full_strength(&pool);
+    let known_are_all = || {
+        let of_pool = procs::descendants(std::process::id()).into_iter();
+        let mut workers: Vec<u32> =
+            of_pool.filter(|&pid| procs::runs(pid) && !procs::templates().contains(&pid)).collect();
+        let mut known = pool.worker_pids();
+        workers.sort_unstable();
+        known.sort_unstable();
+        workers == known && known.len() == 2
+    };
+    eventually("the pool knows all workers", SOON, known_are_all);
+    // Two in one place would write over each other's results.
+    std::thread::scope(|threads| {
+        for thread in 0..4 {
+            let pool = &pool;
+            threads.spawn(move || {
+                for x in (thread..2000).step_by(4) {
+                    assert_eq!(pool.apply(repeat, (x,)).unwrap(), repeat(x));
+                }
+            });
+        }
+    });
+    assert!(known_are_all(), "and nobody came or went since");
+}
+
+fn repeat(x: u64) -> Vec<u64> {
+    vec![x; 1000]
+}
+
+/// Nobody waits for the template's word on each of the workers.
+fn terminate_with_a_stopped_template(context: Context) {
+    let pool = pool_of(4, context);
+    expect_full_strength(&pool);
+    stop_the_template();
+    let pids = procs::descendants(std::process::id());
+    assert_eq!(pids.len(), 5, "a template and four workers");
+    pool.terminate();
+    eventually("all are gone", SOON, || !pids.iter().any(|&pid| procs::runs(pid)));
 }

@@ -3,7 +3,9 @@
 use libtest_mimic::Trial;
 use ringpool::{ArchivedSharedSlice, Builder, Context, Error, ErrorKind, Pool};
 use ringpool_tests::signs::{Sign, wait_for_note};
-use ringpool_tests::{in_contexts, test};
+use ringpool_tests::{SetOnDrop, in_contexts, test};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Longer than anything here takes.
@@ -13,6 +15,7 @@ pub fn tests() -> Vec<Trial> {
     let mut tests = vec![];
     tests.extend(in_contexts("two slots", two_slots));
     tests.push(test("two slots, four threads", two_slots_four_threads));
+    tests.push(test("two slots, endless patience", endless_patience));
     tests.push(test("slots stay full", full));
     tests.push(test("slots stay full: map", full_map));
     tests.push(test("arguments wait for memory", arguments_wait));
@@ -22,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
     tests.push(test("payloads larger than the quota", too_large));
     tests.push(test("results that grow beyond the quota", growing_too_large));
     tests.push(test("slices larger than the quota", slices_too_large));
+    tests.push(test("memory from one of many tasks", memory_under_a_flood));
     tests
 }
 
@@ -54,6 +58,23 @@ fn two_slots_four_threads() {
             });
         }
     });
+}
+
+/// No moment is that far away.
+fn endless_patience() {
+    let pool = Pool::builder().processes(1).slots(2).patience(Duration::MAX).start().unwrap();
+    let nap = |x: u64| {
+        std::thread::sleep(Duration::from_millis(20));
+        x
+    };
+    let results: Vec<_> = (0..8).map(|x| pool.apply_async(nap, (x,)).unwrap()).collect();
+    assert!((0..).zip(&results).all(|(x, result)| result.get().unwrap() == x));
+    assert_eq!(pool.map_async(nap, 0..5, Some(1)).unwrap().get().unwrap(), [0, 1, 2, 3, 4]);
+
+    // And for memory.
+    let pool = small().patience(Duration::MAX).start().unwrap();
+    let results: Vec<_> = (0..5_u8).map(|i| pool.apply_async(digest, (vec![i; 3 * MIB],)).unwrap()).collect();
+    assert!(results.iter().all(|result| result.get().unwrap().0 == 3 * MIB as u64));
 }
 
 fn full() {
@@ -241,4 +262,31 @@ fn slices_too_large() {
         assert_eq!(wait.join().unwrap().unwrap(), 3 * MIB);
     });
     assert_eq!(busy.get().unwrap(), 2 * MIB as u64);
+}
+
+/// A task gives its memory back, and as many are on their way as before: others came in the meantime.
+fn memory_under_a_flood() {
+    let pool = small().patience(Duration::from_secs(60)).start().unwrap();
+    let slice = pool.alloc::<u8>(3 * MIB).unwrap().share();
+    let hold = |slice: &ArchivedSharedSlice<u8>| {
+        std::thread::sleep(Duration::from_millis(300));
+        slice.len() as u64
+    };
+    let holder = pool.apply_async(hold, (slice,)).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let nap = || std::thread::sleep(Duration::from_micros(200));
+            let mut under_way = VecDeque::new();
+            while !over.load(Ordering::Relaxed) {
+                under_way.push_back(pool.apply_async(nap, ()).unwrap());
+                if under_way.len() > 32 {
+                    under_way.pop_front().unwrap().get().unwrap();
+                }
+            }
+        });
+        let _end_of_flood = SetOnDrop(&over);
+        assert_eq!(pool.alloc::<u8>(3 * MIB).expect("the task ends long before").len(), 3 * MIB);
+    });
+    assert_eq!(holder.get().unwrap(), 3 * MIB as u64);
 }

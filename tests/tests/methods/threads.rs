@@ -1,12 +1,18 @@
 //! Many threads that use one pool in all ways at once.
 
 use libtest_mimic::Trial;
-use ringpool::{ArchivedSharedSlice, Context, Pool, TaskError};
-use ringpool_tests::in_contexts;
+use ringpool::{ArchivedSharedSlice, Context, Pool, TaskError, named};
+use ringpool_tests::{SetOnDrop, eventually, in_contexts, test};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 pub fn tests() -> Vec<Trial> {
-    in_contexts("eight threads", eight_threads)
+    let mut tests = in_contexts("eight threads", eight_threads);
+    tests.push(test("named task under a flood of others", named_under_a_flood));
+    tests.push(test("six threads map at once", six_threads_map));
+    tests
 }
 
 const ROUNDS: u64 = 40;
@@ -78,4 +84,56 @@ fn use_pool(pool: &Pool, which: u64, x: u64) {
             assert_eq!(view.view().unwrap().to_native(), 2000 * x);
         }
     }
+}
+
+fn double(x: u64) -> u64 {
+    2 * x
+}
+
+fn nap(x: u64) -> u64 {
+    std::thread::sleep(Duration::from_micros(300));
+    x
+}
+
+/// Tasks by name queue by themselves; the workers come to them however many others there are.
+fn named_under_a_flood() {
+    let pool = Pool::builder().processes(2).start().unwrap();
+    let (flows, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut under_way = VecDeque::new();
+            while !over.load(Ordering::Relaxed) {
+                under_way.push_back(pool.apply_async(nap, (1,)).unwrap());
+                if under_way.len() > 200 {
+                    under_way.pop_front().unwrap().get().unwrap();
+                    flows.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        let _end_of_flood = SetOnDrop(&over);
+        eventually("the flood runs", Duration::from_secs(10), || flows.load(Ordering::Relaxed));
+        for _ in 0..10 {
+            let result = pool.apply_async(named::<(u64,), u64>("double"), (21,)).unwrap();
+            let value = result.get_timeout(Duration::from_secs(30));
+            assert_eq!(value.expect("its turn, while the flood goes on"), 42);
+        }
+    });
+}
+
+/// Every map has its own values, in the order of its items.
+fn six_threads_map() {
+    let pool = Pool::builder().processes(2).start().unwrap();
+    std::thread::scope(|threads| {
+        for thread in 0..6_u64 {
+            let pool = &pool;
+            threads.spawn(move || {
+                for round in 0..300 {
+                    let first = 100_000 * thread + 24 * round;
+                    let serial: Vec<u64> = (first..first + 24).map(double).collect();
+                    let result = pool.map_async(double, first..first + 24, Some(1)).unwrap();
+                    assert_eq!(result.get().unwrap(), serial);
+                }
+            });
+        }
+    });
 }
