@@ -10,13 +10,14 @@ use crate::worker::{Leave, Worker};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Set in the environment of a program that is run anew: the process id of its pool.
 pub(super) const VARIABLE: &str = "RINGPOOL_ENTER";
 
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
-static IN_WORKER: AtomicBool = AtomicBool::new(false);
+/// How many pools this process works for.
+static SERVING: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes the first line of `main` of a program that uses [`Context::Spawn`](crate::Context::Spawn) or
 /// [`ForkServer`](crate::Context::ForkServer).
@@ -48,7 +49,7 @@ pub(super) fn initialized() -> bool {
 
 /// Whether this process is a worker of a pool.
 pub fn is_worker() -> bool {
-    IN_WORKER.load(Ordering::Relaxed)
+    SERVING.load(Ordering::Relaxed) > 0
 }
 
 /// The life of a program that was run anew.
@@ -114,12 +115,12 @@ fn attach(memory: Vec<OwnedFd>, index: u32) -> Result<Arc<Segment>> {
     Ok(Arc::new(segment))
 }
 
-/// This process is no worker any more.
+/// This process works for one pool less.
 struct Reset;
 
 impl Drop for Reset {
     fn drop(&mut self) {
-        IN_WORKER.store(false, Ordering::Relaxed);
+        SERVING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -131,7 +132,7 @@ pub(crate) fn run_worker(
     channel: &Channel,
     creator_gone: &dyn Fn() -> bool,
 ) -> (Result<Leave>, i32) {
-    IN_WORKER.store(true, Ordering::Relaxed);
+    SERVING.fetch_add(1, Ordering::Relaxed);
     crate::task::install_hook();
     let _reset = Reset;
     let serving = Serving::begin(segment);
