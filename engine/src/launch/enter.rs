@@ -83,6 +83,7 @@ fn enter(pool: u32) -> ! {
 /// The life of a worker process. Its parent's death kills it.
 pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, channel: Channel) -> ! {
     sys::set_name("ringpool-worker");
+    sys::heed_ending_signals(); // a template does not
     sys::ignore_sigint(); // what Ctrl-C means is the business of the pool's process
     let code = catch_unwind(AssertUnwindSafe(|| match attach(memory, index) {
         Ok(segment) => {

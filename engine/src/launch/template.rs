@@ -214,6 +214,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
     sys::set_name("ringpool-template");
     sys::default_signals();
     sys::ignore_sigint();
+    sys::ignore_ending_signals();
     let mut children: Vec<ProcessHandle> = Vec::new();
     let mut guarded: Option<(u64, String)> = None;
     loop {

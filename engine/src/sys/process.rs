@@ -182,6 +182,25 @@ pub(crate) fn ignore_sigint() {
     unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
 }
 
+/// The signals that whole groups of processes get when a terminal, a shell or a service manager ends them.
+const ENDING: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGHUP];
+
+/// A template ends with its pool's process and has to outlive it for a moment.
+pub(crate) fn ignore_ending_signals() {
+    for signal in ENDING {
+        // SAFETY: sets a disposition, no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// What its children undo: a worker is ended like any process.
+pub(crate) fn heed_ending_signals() {
+    for signal in ENDING {
+        // SAFETY: as above.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// What `execve` does to signals, and what a forked worker needs as well: handlers go, ignored signals
 /// stay ignored. A handler that tells an event loop through an inherited pipe would tell the parent's.
 /// In addition nothing stays blocked.

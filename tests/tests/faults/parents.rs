@@ -5,6 +5,7 @@ use libtest_mimic::Trial;
 use ringpool::{Context, Pool};
 use ringpool_tests::actor::{Actor, wait_for_the_end};
 use ringpool_tests::{CONTEXTS, eventually, procs, test};
+use rustix::process::Signal;
 use std::time::Duration;
 
 pub fn tests() -> Vec<Trial> {
@@ -22,8 +23,10 @@ pub fn tests() -> Vec<Trial> {
     tests
 }
 
-/// Killed while the pool is idle or works; ends without dropping the pool; exits in the middle of tasks.
-const ENDS: [&str; 5] = ["killed_idle", "killed_working", "template_then_parent", "forgets", "exits"];
+/// Killed while the pool is idle or works; ended together with all its processes, as a service manager
+/// does; ends without dropping the pool; exits in the middle of tasks.
+const ENDS: [&str; 6] =
+    ["killed_idle", "killed_working", "template_then_parent", "all_are_ended", "forgets", "exits"];
 
 fn sleep_long() {
     std::thread::sleep(Duration::from_secs(600));
@@ -82,6 +85,12 @@ fn parent_gone(context: Context, named: bool, end: &str) {
     if matches!(end, "forgets" | "exits") {
         assert!(parent.finish().success());
     } else {
+        if end == "all_are_ended" {
+            // The answer does not matter: a worker may have gone with another's end already.
+            for &pid in &pids {
+                let _ = procs::signal(pid, Signal::TERM);
+            }
+        }
         parent.kill();
     }
     eventually("all processes of the pool are gone", SOON, || {
