@@ -234,6 +234,16 @@ impl Error {
         matches!(*self.0, ErrorKind::Closed | ErrorKind::Terminated)
     }
 
+    /// There was no payload memory.
+    pub(crate) fn is_arena_full(&self) -> bool {
+        matches!(*self.0, ErrorKind::ArenaFull { .. })
+    }
+
+    /// There never will be: the payload is larger than all that its process may use.
+    pub(crate) fn is_beyond_quota(&self) -> bool {
+        matches!(*self.0, ErrorKind::ArenaFull { needed, quota, .. } if needed > quota)
+    }
+
     #[cold]
     #[inline(never)]
     pub(crate) fn io(what: &'static str, source: impl Into<std::io::Error>) -> Self {

@@ -33,11 +33,14 @@ impl Client {
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
-        let mut slot = self.take_slot(&mut state);
-        if slot.is_none() {
-            (state, slot) = self.wait_for_slot(state)?;
-        }
-        let number = slot.expect("waited for");
+        let number = match self.take_slot(&mut state) {
+            Some(number) => number,
+            None => {
+                let waited;
+                (state, waited) = self.wait_for_slot(state)?;
+                waited
+            }
+        };
         let task = InFlight { sink, tag, spec, items, item_attempts: 1, idle_deaths: 0 };
         let lane = task.spec.func.lane();
         let ticket = self.place(&mut state, number, task);
@@ -62,15 +65,12 @@ impl Client {
 
     /// Back-pressure: waits until a slot is free.
     #[cold]
-    fn wait_for_slot<'s>(
-        &'s self,
-        mut state: MutexGuard<'s, State>,
-    ) -> Result<(MutexGuard<'s, State>, Option<u32>)> {
+    fn wait_for_slot<'s>(&'s self, mut state: MutexGuard<'s, State>) -> Result<(MutexGuard<'s, State>, u32)> {
         let start = Instant::now();
         loop {
             self.poll(&mut state);
             if let Some(number) = self.take_slot(&mut state) {
-                return Ok((state, Some(number)));
+                return Ok((state, number));
             }
             drop(state);
             let free = || {
@@ -135,9 +135,7 @@ impl Client {
     /// Archives the arguments and retries while the client's region is full of tasks on their way.
     pub(crate) fn with_memory<R>(&self, mut archive: impl FnMut() -> Result<R>) -> Result<R> {
         match archive() {
-            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => {
-                self.wait_for_memory(archive, error)
-            }
+            Err(error) if error.is_arena_full() => self.wait_for_memory(archive, error),
             other => other,
         }
     }
@@ -145,7 +143,7 @@ impl Client {
     /// The same without waiting.
     pub(crate) fn with_memory_now<R>(&self, mut archive: impl FnMut() -> Result<R>) -> Result<R> {
         match archive() {
-            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => {
+            Err(error) if error.is_arena_full() => {
                 self.collect(); // frees the arguments of tasks that are done
                 archive()
             }
@@ -166,15 +164,13 @@ impl Client {
     #[cold]
     fn wait_for_memory<R>(&self, mut archive: impl FnMut() -> Result<R>, mut error: Error) -> Result<R> {
         let deadline = Instant::now() + self.patience;
-        if let ErrorKind::ArenaFull { needed, quota, .. } = error.kind()
-            && needed > quota
-        {
-            return Err(error);
+        if error.is_beyond_quota() {
+            return Err(error); // waiting cannot help
         }
         loop {
             self.collect();
             match archive() {
-                Err(full) if matches!(full.kind(), ErrorKind::ArenaFull { .. }) => error = full,
+                Err(full) if full.is_arena_full() => error = full,
                 other => return other,
             }
             // Without tasks on their way, only the caller itself can free memory.

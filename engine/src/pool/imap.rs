@@ -3,7 +3,7 @@
 use super::inner::{Inner, check_chunksize};
 use super::map::{Calls, Patience, Piece};
 use crate::client::{Outcome, Sink};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Payload;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,7 +79,7 @@ pub struct IMap<T, R, I> {
     /// Results of the piece that is being returned.
     current: VecDeque<Result<R>>,
     /// What follows the last result.
-    last_word: Option<crate::Error>,
+    last_word: Option<Error>,
 }
 
 impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
@@ -210,7 +210,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                 let Some(item) = self.held.pop().or_else(|| input.next()) else { return self.end_input() };
                 count = 1;
                 result = match self.calls.submit_one(client, item, patience, self.sink.clone(), tag) {
-                    Err((error, Some(item))) if patience == Patience::Now && is_arena_full(&error) => {
+                    Err((error, Some(item))) if patience == Patience::Now && error.is_arena_full() => {
                         self.held.push(item);
                         return;
                     }
@@ -226,7 +226,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                 }
                 count = chunk.len();
                 result = self.calls.submit_chunk(client, &chunk, patience, self.sink.clone(), tag);
-                if patience == Patience::Now && result.as_ref().is_err_and(is_arena_full) {
+                if patience == Patience::Now && result.as_ref().is_err_and(Error::is_arena_full) {
                     self.held = chunk;
                     return;
                 }
@@ -243,10 +243,6 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
         self.inner.streams.fetch_sub(1, Ordering::AcqRel);
         self.inner.control.nudge(); // a closing pool may have waited for this
     }
-}
-
-fn is_arena_full(error: &crate::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ArenaFull { .. })
 }
 
 impl<T: Payload, R: Payload, I: Iterator<Item = T>> Iterator for IMap<T, R, I> {

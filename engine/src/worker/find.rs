@@ -3,7 +3,7 @@
 use super::{Claimed, Leave, Worker};
 use crate::ring::{BATCH, Hint};
 use crate::segment::PoolState;
-use crate::slot::State;
+use crate::slot::{State, Word};
 use crate::sync::{Ordering, fence, spin_loop};
 use crate::wake::ParkState;
 use crate::worker::FuncWord;
@@ -95,22 +95,24 @@ impl Worker<'_> {
         count > 0
     }
 
-    /// T2 on the slot that a hint names, if it is one and this worker can run it.
-    fn claim(&self, hint: Hint) -> Option<Claimed> {
+    /// The slot that a hint names and its word, if it is ready and this worker can run it.
+    fn runnable(&self, hint: Hint) -> Option<(u32, Word)> {
         let (client, number) = hint.get()?;
         if client != 0 || number >= self.segment.layout.sizes.slots {
             return None;
         }
         let slot = self.segment.slot(number);
         let seen = slot.word().load();
-        if seen.state() != Some(State::Ready) {
-            return None;
-        }
         // The function cannot change while the word stays `seen`.
-        if !self.lanes.contains(&FuncWord::lane_of(slot)) {
-            return None;
-        }
-        slot.word().claim(seen, self.me).map(|run| Claimed { slot: number, run })
+        let ready = seen.state() == Some(State::Ready) && self.lanes.contains(&FuncWord::lane_of(slot));
+        ready.then_some((number, seen))
+    }
+
+    /// T2 on the slot that a hint names, if it is one and this worker can run it.
+    fn claim(&self, hint: Hint) -> Option<Claimed> {
+        let (number, seen) = self.runnable(hint)?;
+        let run = self.segment.slot(number).word().claim(seen, self.me)?;
+        Some(Claimed { slot: number, run })
     }
 
     /// Takes over what another worker has claimed and not started: it may be stopped, or busy for long.
@@ -127,15 +129,7 @@ impl Worker<'_> {
 
     /// Whether another worker's window holds something that this one could run.
     fn others_have_work(&self) -> bool {
-        self.others_hints().any(|hint| {
-            hint.get().is_some_and(|(client, number)| {
-                client == 0 && number < self.segment.layout.sizes.slots && {
-                    let slot = self.segment.slot(number);
-                    slot.word().load().state() == Some(State::Ready)
-                        && self.lanes.contains(&FuncWord::lane_of(slot))
-                }
-            })
-        })
+        self.others_hints().any(|hint| self.runnable(hint).is_some())
     }
 
     /// Looks for work for a while, awake: meanwhile nobody needs to be woken for it.

@@ -1,8 +1,7 @@
 //! Where results are written: first into a few bytes on the stack, then into blocks of the own region.
 
-use super::Worker;
 use crate::arena::{Block, Region};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::payload::{Grow, Span};
 use crate::segment::Segment;
 use crate::slot::{INLINE_RESULT, Slot};
@@ -32,33 +31,38 @@ impl Small {
 
 /// Memory for one result, taken from the own region when the first bytes do not hold it.
 pub(super) struct TaskMemory<'w> {
-    pub(super) segment: &'w Segment,
-    pub(super) region: &'w mut Region,
+    segment: &'w Segment,
+    region: &'w mut Region,
     /// How long to wait for memory; nothing once that was in vain, or a chunk would wait for every item.
-    pub(super) patience: Duration,
+    patience: Duration,
     /// The block that holds the result now.
     pub(super) block: Option<Block>,
     /// For a chunk: where each new block is named at once, so that finished items survive this process.
-    pub(super) announce: Option<&'w Slot>,
+    announce: Option<&'w Slot>,
 }
 
-impl TaskMemory<'_> {
+impl<'w> TaskMemory<'w> {
+    pub(super) fn new(
+        segment: &'w Segment,
+        region: &'w mut Region,
+        patience: Duration,
+        announce: Option<&'w Slot>,
+    ) -> Self {
+        TaskMemory { segment, region, patience, block: None, announce }
+    }
+
     /// Takes a block of at least `bytes`; waits a while if others hold too many.
     pub(super) fn take(&mut self, bytes: usize) -> Result<Block> {
         let held = self.block.map(|block| block.len);
         match self.region.allocate_beside(self.segment, bytes, held) {
-            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => {
-                self.take_patiently(bytes, error)
-            }
+            Err(error) if error.is_arena_full() => self.take_patiently(bytes, error),
             other => other,
         }
     }
 
     #[cold]
     fn take_patiently(&mut self, bytes: usize, mut error: Error) -> Result<Block> {
-        if let ErrorKind::ArenaFull { needed, quota, .. } = error.kind()
-            && needed > quota
-        {
+        if error.is_beyond_quota() {
             return Err(error); // waiting cannot help
         }
         let held = self.block.map(|block| block.len);
@@ -68,7 +72,7 @@ impl TaskMemory<'_> {
             starved.store(1, Ordering::Relaxed);
             fence(Ordering::SeqCst); // pairs with the fence in `ResultBlock::drop`
             match self.region.allocate_beside(self.segment, bytes, held) {
-                Err(full) if matches!(full.kind(), ErrorKind::ArenaFull { .. }) => error = full,
+                Err(full) if full.is_arena_full() => error = full,
                 other => {
                     starved.store(0, Ordering::Relaxed);
                     return other;
@@ -127,17 +131,5 @@ impl Grow for Scratch {
     fn grow(&mut self, _old: Span, _used: usize, needed: usize) -> Result<Span> {
         self.heap.resize(needed.div_ceil(8), 0); // keeps what is there
         Ok(self.span())
-    }
-}
-
-impl Worker<'_> {
-    /// Memory for the result of the task in `slot`.
-    pub(super) fn memory<'w>(
-        segment: &'w Segment,
-        region: &'w mut Region,
-        patience: Duration,
-        announce: Option<&'w Slot>,
-    ) -> TaskMemory<'w> {
-        TaskMemory { segment, region, patience, block: None, announce }
     }
 }

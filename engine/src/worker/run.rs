@@ -95,7 +95,7 @@ impl Worker<'_> {
 
         let current = &segment.process(self.index).current;
         let announce = meta.is_chunk().then_some(slot);
-        let mut memory = Self::memory(segment, &mut self.region, self.patience, announce);
+        let mut memory = TaskMemory::new(segment, &mut self.region, self.patience, announce);
         let mut first = small.span();
         if let Shape::Items { first: from, end } | Shape::Tuples { first: from, end } = shape {
             let guess = (end.saturating_sub(from) as usize).saturating_mul(16).clamp(256, 1 << 20) + 64;
@@ -142,7 +142,7 @@ impl Worker<'_> {
     #[cold]
     fn fail(&mut self, status: Status, text: &[u8]) -> (Status, Written) {
         let mut small = Small::new();
-        let mut memory: TaskMemory<'_> = Self::memory(self.segment, &mut self.region, self.patience, None);
+        let mut memory = TaskMemory::new(self.segment, &mut self.region, self.patience, None);
         let Return { span, used, .. } = Return::text(status, text, small.span(), &mut memory);
         let block = memory.block;
         self.settle(status, span, used, small, block)
