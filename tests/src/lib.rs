@@ -4,6 +4,7 @@ pub mod actor;
 pub mod functions;
 pub mod journal;
 pub mod procs;
+pub mod proof;
 pub mod signs;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -20,11 +21,16 @@ pub const CONTEXTS: [Context; 3] = [Context::Fork, Context::Spawn, Context::Fork
 
 /// A test by this name.
 pub fn test(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Trial {
+    test_within(DEADLINE, name, body)
+}
+
+/// A test that may take longer than others.
+pub fn test_within(limit: Duration, name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name, move || {
         let (finished, wait) = std::sync::mpsc::channel::<()>();
         let watchdog = std::thread::spawn(move || {
-            if wait.recv_timeout(DEADLINE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("a test took longer than {DEADLINE:?}: hung");
+            if wait.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("a test took longer than {limit:?}: hung");
                 std::process::abort();
             }
         });
