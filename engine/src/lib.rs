@@ -56,6 +56,10 @@ mod api {
     pub use crate::shared_slice::{ArchivedSharedSlice, Pod, SharedSlice, SliceMut};
     pub use crate::task::{Named, Output, Task, TaskError, fallible, named, plain, register};
 
+    #[cfg(feature = "crash")]
+    #[doc(hidden)]
+    pub use crate::sync::crash;
+
     /// How many CPUs this process may use: what a pool's size is by default.
     pub fn usable_cpus() -> usize {
         crate::sys::usable_cpus()

@@ -8,6 +8,7 @@ use crate::recovery;
 use crate::segment::{Life, LifeState, PoolState, Role, Segment};
 use crate::slot::Owner;
 use crate::sync::Ordering;
+use crate::sync::private::{Private, PrivateUsize};
 use crate::sys::{self, Channel, EventFd, Listener, ProcessHandle, Received, Sent};
 use rustix::process::Signal;
 use std::os::fd::AsFd;
@@ -135,7 +136,7 @@ pub(crate) struct Supervisor {
     last_fill: Instant,
     broken: bool,
     /// Iterators that still have input to submit.
-    streams: Arc<std::sync::atomic::AtomicUsize>,
+    streams: Arc<PrivateUsize>,
 }
 
 impl Supervisor {
@@ -144,7 +145,7 @@ impl Supervisor {
         control: Arc<Control>,
         launcher: Launcher,
         target: u32,
-        streams: Arc<std::sync::atomic::AtomicUsize>,
+        streams: Arc<PrivateUsize>,
     ) -> Self {
         let segment = client.segment.clone();
         let residents = (0..segment.processes()).map(|_| None).collect();
@@ -297,8 +298,7 @@ impl Supervisor {
             return true;
         }
         self.client.collect();
-        let streaming =
-            self.streams.load(std::sync::atomic::Ordering::Acquire) > 0 && !self.control.lock().streams_ended;
+        let streaming = self.streams.load(Private::Acquire) > 0 && !self.control.lock().streams_ended;
         if self.client.in_flight() == 0 && !streaming && self.segment.state() == PoolState::Running {
             self.segment.set_state(PoolState::Draining);
         }

@@ -13,6 +13,7 @@ use crate::error::{Error, Exit, Result};
 use crate::segment::{LANES, Segment};
 use crate::slot::Owner;
 use crate::sync::Ordering;
+use crate::sync::private::PrivateU32;
 pub(crate) use args::{Args, ArgsBlock, ArgsBytes, ClientArena};
 pub(crate) use result_bytes::{Holdings, ResultBytes};
 use std::collections::VecDeque;
@@ -111,7 +112,7 @@ pub(crate) struct Client {
     /// Arguments that workers may read as long as the pool lives.
     kept: Mutex<Vec<Args>>,
     /// How long waiting threads stay awake first: see `wait`.
-    spin: crate::sync::AtomicU32,
+    spin: PrivateU32,
     can_spin: bool,
 }
 
@@ -148,7 +149,7 @@ impl Client {
             patience,
             max_attempts,
             kept: Mutex::default(),
-            spin: crate::sync::AtomicU32::new(wait::SPIN_MOST),
+            spin: PrivateU32::new(wait::SPIN_MOST),
             can_spin,
             segment,
         })

@@ -4,9 +4,9 @@ use crate::arena::BlockHandle;
 use crate::recovery::{CLIENT, block_word};
 use crate::segment::Segment;
 use crate::slot::INLINE_RESULT;
+use crate::sync::private::{Private, PrivateUsize};
 use crate::sync::{Ordering, fence, futex};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering as Private};
 
 /// A short result, aligned for every archive.
 #[derive(Clone, Copy)]
@@ -19,13 +19,13 @@ pub(crate) struct Short(pub [u8; INLINE_RESULT]);
 /// half of a worker's quota they are copied out.
 pub(crate) struct Holdings {
     segment: Arc<Segment>,
-    bytes: Box<[AtomicUsize]>,
+    bytes: Box<[PrivateUsize]>,
     most: usize,
 }
 
 impl Holdings {
     pub(crate) fn new(segment: Arc<Segment>) -> Self {
-        let bytes = (0..segment.processes()).map(|_| AtomicUsize::new(0)).collect();
+        let bytes = (0..segment.processes()).map(|_| PrivateUsize::new(0)).collect();
         let most = segment.header().quota.load(Ordering::Relaxed) as usize / 2;
         Holdings { segment, bytes, most }
     }

@@ -2,6 +2,7 @@
 
 use super::Client;
 use crate::segment::LANES;
+use crate::sync::private::Private;
 use crate::sync::{Ordering, fence, futex, spin_loop};
 use std::time::{Duration, Instant};
 
@@ -185,15 +186,15 @@ impl Client {
     }
 
     fn spin_budget(&self) -> u32 {
-        if self.can_spin { self.spin.load(Ordering::Relaxed) } else { 0 }
+        if self.can_spin { self.spin.load(Private::Relaxed) } else { 0 }
     }
 
     /// Waiting awake pays only if the result comes meanwhile.
     fn learn(&self, paid: bool) {
-        let now = self.spin.load(Ordering::Relaxed);
+        let now = self.spin.load(Private::Relaxed);
         let next = if paid { (now * 2).min(SPIN_MOST) } else { (now / 2).max(SPIN_LEAST) };
         if next != now {
-            self.spin.store(next, Ordering::Relaxed);
+            self.spin.store(next, Private::Relaxed);
         }
     }
 }

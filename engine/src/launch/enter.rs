@@ -5,19 +5,20 @@ use super::template;
 use crate::error::{Error, Result};
 use crate::segment::Segment;
 use crate::shared_slice::Serving;
+use crate::sync::Ordering;
+use crate::sync::private::{Private, PrivateBool, PrivateUsize};
 use crate::sys::{self, Channel, ProcessHandle, Program};
 use crate::worker::{Leave, Worker};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Set in the environment of a program that is run anew: the process id of its pool.
 pub(super) const VARIABLE: &str = "RINGPOOL_ENTER";
 
-static INITIALIZED: AtomicBool = AtomicBool::new(false);
+static INITIALIZED: PrivateBool = PrivateBool::new(false);
 /// How many pools this process works for.
-static SERVING: AtomicUsize = AtomicUsize::new(0);
+static SERVING: PrivateUsize = PrivateUsize::new(0);
 
 /// Makes the first line of `main` of a program that uses [`Context::Spawn`](crate::Context::Spawn) or
 /// [`ForkServer`](crate::Context::ForkServer).
@@ -35,7 +36,7 @@ static SERVING: AtomicUsize = AtomicUsize::new(0);
 /// # Ok::<(), ringpool::Error>(())
 /// ```
 pub fn init() {
-    INITIALIZED.store(true, Ordering::Relaxed);
+    INITIALIZED.store(true, Private::Relaxed);
     if let Some(pool) = std::env::var_os(VARIABLE) {
         // SAFETY: the first line of `main`: no other thread reads the environment.
         unsafe { std::env::remove_var(VARIABLE) };
@@ -44,12 +45,12 @@ pub fn init() {
 }
 
 pub(super) fn initialized() -> bool {
-    INITIALIZED.load(Ordering::Relaxed)
+    INITIALIZED.load(Private::Relaxed)
 }
 
 /// Whether this process is a worker of a pool.
 pub fn is_worker() -> bool {
-    SERVING.load(Ordering::Relaxed) > 0
+    SERVING.load(Private::Relaxed) > 0
 }
 
 /// The life of a program that was run anew.
@@ -85,12 +86,14 @@ pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, 
     sys::set_name("ringpool-worker");
     sys::heed_ending_signals(); // a template does not
     sys::ignore_sigint(); // what Ctrl-C means is the business of the pool's process
+    #[cfg(feature = "crash")]
+    crate::sync::crash::born(index, incarnation);
     let code = catch_unwind(AssertUnwindSafe(|| match attach(memory, index) {
         Ok(segment) => {
             // The kernel kills workers with their parent. This is for a template that is stopped then.
             let header = segment.header();
-            let pid = header.creator_pid.load(crate::sync::Ordering::Relaxed) as u32;
-            let start = header.creator_start.load(crate::sync::Ordering::Relaxed);
+            let pid = header.creator_pid.load(Ordering::Relaxed) as u32;
+            let start = header.creator_start.load(Ordering::Relaxed);
             run_worker(&segment, incarnation, true, &channel, &|| !sys::still_runs(pid, start)).1
         }
         Err(error) => {
@@ -108,7 +111,7 @@ fn attach(memory: Vec<OwnedFd>, index: u32) -> Result<Arc<Segment>> {
         return Err(Error::start("memory was not passed along"));
     };
     let segment = Segment::attach(control, data, index)?;
-    let theirs = segment.header().program.load(crate::sync::Ordering::Relaxed);
+    let theirs = segment.header().program.load(Ordering::Relaxed);
     let ours = Program::current().fingerprint();
     if theirs != ours {
         return Err(Error::start(format!("the pool runs program {theirs:#x}, this is {ours:#x}")));
@@ -121,7 +124,7 @@ struct Reset;
 
 impl Drop for Reset {
     fn drop(&mut self) {
-        SERVING.fetch_sub(1, Ordering::Relaxed);
+        SERVING.fetch_sub(1, Private::Relaxed);
     }
 }
 
@@ -133,7 +136,7 @@ pub(crate) fn run_worker(
     channel: &Channel,
     creator_gone: &dyn Fn() -> bool,
 ) -> (Result<Leave>, i32) {
-    SERVING.fetch_add(1, Ordering::Relaxed);
+    SERVING.fetch_add(1, Private::Relaxed);
     crate::task::install_hook();
     let _reset = Reset;
     let serving = Serving::begin(segment);

@@ -5,8 +5,8 @@ use super::map::{Calls, Patience, Piece};
 use crate::client::{Outcome, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Payload;
+use crate::sync::private::{Private, PrivateUsize};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,22 +24,22 @@ pub(crate) enum Order {
 struct StreamSink {
     arrived: Mutex<VecDeque<(u64, Piece)>>,
     /// How many are there, so that nobody needs the lock to find none.
-    count: AtomicUsize,
+    count: PrivateUsize,
 }
 
 impl StreamSink {
     fn add(&self, index: u64, piece: Piece) {
         self.arrived.lock().unwrap_or_else(PoisonError::into_inner).push_back((index, piece));
-        self.count.fetch_add(1, Ordering::Release);
+        self.count.fetch_add(1, Private::Release);
     }
 
     fn take(&self) -> Option<(u64, Piece)> {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if self.count.load(Private::Acquire) == 0 {
             return None;
         }
         let taken = self.arrived.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         if taken.is_some() {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.count.fetch_sub(1, Private::Relaxed);
         }
         taken
     }
@@ -92,7 +92,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
     ) -> Result<Self> {
         inner.check_running()?;
         let chunksize = check_chunksize(chunksize)?;
-        inner.streams.fetch_add(1, Ordering::AcqRel);
+        inner.streams.fetch_add(1, Private::AcqRel);
         let mut stream = IMap {
             inner: inner.clone(),
             calls,
@@ -152,7 +152,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                 return self.last_word.take().map(Err);
             }
             let sink = &self.sink;
-            let come = || sink.count.load(Ordering::Acquire) > 0;
+            let come = || sink.count.load(Private::Acquire) > 0;
             if !self.inner.client.wait_any(&come, deadline) {
                 return Some(Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into()));
             }
@@ -240,7 +240,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
 
     fn end_input(&mut self) {
         self.input = None;
-        self.inner.streams.fetch_sub(1, Ordering::AcqRel);
+        self.inner.streams.fetch_sub(1, Private::AcqRel);
         self.inner.control.nudge(); // a closing pool may have waited for this
     }
 }
@@ -261,7 +261,7 @@ impl<T, R, I> Drop for IMap<T, R, I> {
         let sink: Arc<dyn Sink> = self.sink.clone();
         self.inner.client.cancel(&sink);
         if self.input.is_some() {
-            self.inner.streams.fetch_sub(1, Ordering::AcqRel);
+            self.inner.streams.fetch_sub(1, Private::AcqRel);
             self.inner.control.nudge();
         }
     }

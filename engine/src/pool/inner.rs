@@ -5,10 +5,10 @@ use crate::client::{Args, Client, Sink, TaskSpec, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Payload;
 use crate::supervisor::Control;
+use crate::sync::private::{Private, PrivateU8, PrivateUsize};
 use crate::task::Task;
 use crate::worker::FuncWord;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 pub(super) const RUNNING: u8 = 0;
 pub(super) const CLOSED: u8 = 1;
@@ -21,9 +21,9 @@ pub(crate) struct Inner {
     pub(crate) client: Arc<Client>,
     pub(crate) control: Arc<Control>,
     pub(crate) callbacks: Callbacks,
-    pub(crate) streams: Arc<AtomicUsize>,
+    pub(crate) streams: Arc<PrivateUsize>,
     pub(crate) processes: usize,
-    pub(super) phase: AtomicU8,
+    pub(super) phase: PrivateU8,
     owner: u32,
 }
 
@@ -31,7 +31,7 @@ impl Inner {
     pub(crate) fn new(
         client: Arc<Client>,
         control: Arc<Control>,
-        streams: Arc<AtomicUsize>,
+        streams: Arc<PrivateUsize>,
         processes: usize,
     ) -> Self {
         Inner {
@@ -40,7 +40,7 @@ impl Inner {
             control,
             streams,
             processes,
-            phase: AtomicU8::new(RUNNING),
+            phase: PrivateU8::new(RUNNING),
             owner: std::process::id(),
         }
     }
@@ -58,7 +58,7 @@ impl Inner {
     #[inline]
     pub(crate) fn check_running(&self) -> Result<()> {
         self.check_process()?;
-        match self.phase.load(Ordering::Relaxed) {
+        match self.phase.load(Private::Relaxed) {
             RUNNING => Ok(()),
             CLOSED | JOINING => Err(ErrorKind::Closed.into()),
             _ => Err(ErrorKind::Terminated.into()),
@@ -67,7 +67,7 @@ impl Inner {
 
     /// Refuses more input from an iterator that was accepted while the pool ran.
     pub(crate) fn check_feeding(&self) -> Result<()> {
-        match self.phase.load(Ordering::Relaxed) {
+        match self.phase.load(Private::Relaxed) {
             CLOSED => self.check_process(),
             _ => self.check_running(),
         }

@@ -8,10 +8,10 @@ use crate::client::{Args, Client, Outcome, ResultBytes, Sink, TaskSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::slot::Shape;
+use crate::sync::private::{Private, PrivateUsize};
 use crate::task::Task;
 use crate::worker::FuncWord;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -179,7 +179,7 @@ impl Piece {
 #[derive(Default)]
 pub(crate) struct MapSink {
     /// Items without an outcome; more than there can be until all are submitted.
-    left: AtomicUsize,
+    left: PrivateUsize,
     pieces: Mutex<Vec<(usize, Piece)>>,
     followers: Followers,
 }
@@ -190,14 +190,14 @@ impl MapSink {
     }
 
     fn is_done(&self) -> bool {
-        self.left.load(Ordering::Acquire) == 0
+        self.left.load(Private::Acquire) == 0
     }
 
     fn add(&self, index: usize, piece: Piece) {
         let count = piece.len();
         let mut pieces = self.pieces();
         pieces.push((index, piece));
-        let last = self.left.fetch_sub(count, Ordering::AcqRel) == count;
+        let last = self.left.fetch_sub(count, Private::AcqRel) == count;
         if last {
             // Under the same guard: whoever sees that all are there finds them in order.
             pieces.sort_by_key(|&(index, _)| index);
@@ -240,7 +240,7 @@ impl<R: Payload> MapResult<R> {
         let share = len.div_ceil(4 * inner.processes.max(1)).clamp(1, u32::MAX as usize);
         let chunksize = chunksize.unwrap_or(share);
         let sink = Arc::new(MapSink::default());
-        sink.left.store(len, Ordering::Relaxed);
+        sink.left.store(len, Private::Relaxed);
         let mut items = items.into_iter();
         let mut start = 0;
         while start < len {
@@ -382,7 +382,7 @@ fn values<R: Payload>(sink: &MapSink, len: usize) -> Result<Vec<R>> {
 
 impl<R> std::fmt::Debug for MapResult<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let left = self.sink.left.load(Ordering::Relaxed);
+        let left = self.sink.left.load(Private::Relaxed);
         f.debug_struct("MapResult").field("items", &self.len).field("left", &left).finish_non_exhaustive()
     }
 }

@@ -10,6 +10,7 @@ mod result;
 use crate::error::{ErrorKind, Result};
 use crate::payload::Payload;
 use crate::shared_slice::{Pod, SliceMut};
+use crate::sync::private::Private;
 use crate::task::Task;
 pub use builder::Builder;
 pub use imap::IMap;
@@ -19,7 +20,6 @@ use map::Calls;
 pub use map::MapResult;
 use result::Single;
 pub use result::{AsyncResult, View};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -243,7 +243,7 @@ impl Pool {
     /// started have ended.
     pub fn close(&self) {
         if self.inner.check_process().is_ok() {
-            let _ = self.inner.phase.compare_exchange(RUNNING, CLOSED, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.inner.phase.compare_exchange(RUNNING, CLOSED, Private::Relaxed, Private::Relaxed);
             self.inner.control.close();
         }
     }
@@ -253,7 +253,7 @@ impl Pool {
     /// When this returns, all workers that the pool launched are dead.
     pub fn terminate(&self) {
         if self.inner.check_process().is_ok() {
-            self.inner.phase.store(TERMINATED, Ordering::Relaxed);
+            self.inner.phase.store(TERMINATED, Private::Relaxed);
             self.inner.control.terminate();
             self.inner.control.wait_ended();
         }
@@ -265,13 +265,13 @@ impl Pool {
     /// Iterators that have not ended take no more input from now on; nobody would ask them for it.
     pub fn join(&self) -> Result<()> {
         self.inner.check_process()?;
-        if self.inner.phase.load(Ordering::Relaxed) == RUNNING {
+        if self.inner.phase.load(Private::Relaxed) == RUNNING {
             return Err(ErrorKind::StillRunning.into());
         }
         let client = &self.inner.client;
         let phase = &self.inner.phase;
-        let _ = phase.compare_exchange(CLOSED, JOINING, Ordering::Relaxed, Ordering::Relaxed);
-        if phase.load(Ordering::Relaxed) == JOINING {
+        let _ = phase.compare_exchange(CLOSED, JOINING, Private::Relaxed, Private::Relaxed);
+        if phase.load(Private::Relaxed) == JOINING {
             self.inner.control.end_streams();
             client.wait_any(&|| client.in_flight() == 0, None);
             self.inner.control.nudge();
@@ -304,7 +304,7 @@ impl Drop for Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let phase = match self.inner.phase.load(Ordering::Relaxed) {
+        let phase = match self.inner.phase.load(Private::Relaxed) {
             RUNNING => "running",
             CLOSED | JOINING => "closed",
             _ => "terminated",

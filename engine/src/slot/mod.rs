@@ -5,7 +5,7 @@
 
 mod word;
 
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::{AtomicU32, AtomicU64, crash_point};
 use std::cell::UnsafeCell;
 pub(crate) use word::{Owner, Reaped, SlotWord, State, Word};
 
@@ -38,10 +38,12 @@ impl<const N: usize> Bytes<N> {
 
     /// Writes the first bytes; the caller owns the area by the slot's word.
     #[inline]
+    #[cfg_attr(feature = "crash", track_caller)]
     pub(crate) fn fill(&self, bytes: &[u8]) {
         assert!(bytes.len() <= N);
         // SAFETY: in bounds by the assertion; see `copy` for ownership.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.get(), bytes.len()) }
+        crash_point();
     }
 }
 

@@ -5,18 +5,18 @@
 //! that, the pool's mappings are not inherited at all.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
+use crate::sync::private::{Private, PrivateU64};
 
-static GENERATION: AtomicU64 = AtomicU64::new(0);
+static GENERATION: PrivateU64 = PrivateU64::new(0);
 
 /// How many forks lie between this process and the one that called [`install`] first.
 ///
 /// Relaxed is enough: the child starts with one thread, which is the one that counted.
 #[inline]
 pub(crate) fn generation() -> u64 {
-    GENERATION.load(Ordering::Relaxed)
+    GENERATION.load(Private::Relaxed)
 }
 
 /// Makes every later fork count. Calling it again changes nothing.
@@ -33,7 +33,7 @@ pub(crate) fn install() -> Result<()> {
 }
 
 extern "C" fn count_fork() {
-    GENERATION.fetch_add(1, Ordering::Relaxed);
+    GENERATION.fetch_add(1, Private::Relaxed);
 }
 
 #[cfg(test)]

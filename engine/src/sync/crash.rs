@@ -1,0 +1,214 @@
+//! Dying, or stopping, at a chosen access to shared memory. For tests, under the feature `crash`.
+//!
+//! A thread that is [armed](arm) counts its accesses to shared words and strikes its own process at the
+//! k-th. Workers are armed at birth by a [plan](plan_birth) that they inherit from the process that made
+//! the pool (with [`Context::Fork`](crate::Context::Fork)), or by a task that calls [`arm`].
+//!
+//! Each place in the code from which an access is made is a *site*. If the environment variable
+//! [`SITES`] names a file, all processes note there which sites they have passed and at which they were
+//! struck, so that a test can compare them with those that the code has.
+
+#![expect(clippy::disallowed_types, reason = "the words of the tests themselves must not be crash points")]
+
+use rustix::process::{Signal, getpid, kill_process};
+use std::cell::Cell;
+use std::panic::Location;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// What happens to a process at its chosen access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blow {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP: it goes on when somebody sends SIGCONT.
+    Stop,
+}
+
+thread_local! {
+    /// Accesses of this thread until the blow; 0 if it is not armed.
+    static LEFT: Cell<u64> = const { Cell::new(0) };
+    static BLOW: Cell<Blow> = const { Cell::new(Blow::Kill) };
+    /// Accesses of this thread since it was armed.
+    static PASSED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A blow that is planned for a process that does not exist yet.
+struct Plan {
+    /// Place of the process, or which reap; 0 for no plan.
+    whom: AtomicU32,
+    incarnation: AtomicU32,
+    after: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Plan {
+    const fn none() -> Self {
+        Plan {
+            whom: AtomicU32::new(0),
+            incarnation: AtomicU32::new(0),
+            after: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    fn set(&self, whom: u32, incarnation: u32, after: u64, blow: Blow) {
+        self.incarnation.store(incarnation, Ordering::Relaxed);
+        self.after.store(after, Ordering::Relaxed);
+        self.stop.store(blow == Blow::Stop, Ordering::Relaxed);
+        self.whom.store(whom, Ordering::Release);
+    }
+
+    fn blow(&self) -> Blow {
+        if self.stop.load(Ordering::Relaxed) { Blow::Stop } else { Blow::Kill }
+    }
+}
+
+static BIRTH: Plan = Plan::none();
+static REAP: Plan = Plan::none();
+static TIMERS_OFF: AtomicBool = AtomicBool::new(false);
+
+/// Arms the calling thread: its `after`-th access to shared memory from here on is followed by the blow.
+/// 0 disarms it.
+pub fn arm(after: u64, blow: Blow) {
+    BLOW.set(blow);
+    PASSED.set(0);
+    LEFT.set(after);
+}
+
+/// How many accesses the calling thread has made since it was armed.
+pub fn passed() -> u64 {
+    PASSED.get()
+}
+
+/// Has incarnation `incarnation` of place `place` (workers count from 1) armed as it begins, in all pools
+/// that are started from now on. Place 0 takes the plan back.
+pub fn plan_birth(place: u32, incarnation: u32, after: u64, blow: Blow) {
+    BIRTH.set(place, incarnation, after, blow);
+}
+
+/// Has the next reap rehearsed by a helper process that is struck after `after` accesses; the supervisor
+/// does its own reap when the helper is dead or stopped. A helper for which `after` is too many runs to
+/// the end.
+pub fn plan_reap(after: u64, blow: Blow) {
+    REAP.set(1, 0, after, blow);
+}
+
+/// From now on no wait of this process, and of those that it forks, is ended by a timer: whoever is not
+/// woken sleeps for ever.
+pub fn timers_off() {
+    TIMERS_OFF.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn timers_are_off() -> bool {
+    TIMERS_OFF.load(Ordering::Relaxed)
+}
+
+/// A worker begins.
+pub(crate) fn born(place: u32, incarnation: u32) {
+    arm(0, Blow::Kill); // whatever the thread that was forked had in mind
+    if BIRTH.whom.load(Ordering::Acquire) == place && BIRTH.incarnation.load(Ordering::Relaxed) == incarnation
+    {
+        arm(BIRTH.after.load(Ordering::Relaxed), BIRTH.blow());
+    }
+}
+
+/// The plan for the next reap, if there is one; it is used up.
+pub(crate) fn take_reap_plan() -> Option<(u64, Blow)> {
+    (REAP.whom.swap(0, Ordering::AcqRel) != 0).then(|| (REAP.after.load(Ordering::Relaxed), REAP.blow()))
+}
+
+/// Behind each access. The site is the caller's place in the code.
+#[inline(never)]
+#[track_caller]
+pub(crate) fn point() {
+    let site = note(Location::caller());
+    let left = LEFT.get();
+    PASSED.set(PASSED.get() + 1);
+    if left == 0 {
+        return;
+    }
+    LEFT.set(left - 1);
+    if left == 1 {
+        if let Some(site) = site {
+            site.blows.fetch_add(1, Ordering::Relaxed);
+        }
+        let signal = match BLOW.get() {
+            Blow::Kill => Signal::KILL,
+            Blow::Stop => Signal::STOP,
+        };
+        let _ = kill_process(getpid(), signal);
+    }
+}
+
+/// The environment variable that names the file of sites.
+pub const SITES: &str = "RINGPOOL_CRASH_SITES";
+/// How many sites the file has room for.
+const ROOM: usize = 4096;
+
+/// A site in the file.
+#[repr(C)]
+struct Noted {
+    /// See [`site_key`]; 0 for an entry that is free.
+    key: AtomicU64,
+    passes: AtomicU64,
+    blows: AtomicU64,
+}
+
+/// Which number a site has in the file: of its path below `src/`, its line and its column, all as the
+/// compiler tells them.
+pub fn site_key(path: &str, line: u32, column: u32) -> u64 {
+    let below = path.rsplit_once("src/").map_or(path, |(_, below)| below);
+    let hash = below.bytes().chain(line.to_le_bytes()).chain(column.to_le_bytes());
+    hash.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)) | 1
+}
+
+fn table() -> Option<&'static [Noted]> {
+    static TABLE: OnceLock<Option<&'static [Noted]>> = OnceLock::new();
+    *TABLE.get_or_init(|| {
+        let path = std::env::var_os(SITES)?;
+        let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.ok()?;
+        let bytes = ROOM * size_of::<Noted>();
+        file.set_len(bytes as u64).ok()?;
+        // SAFETY: the file is as long as the mapping and nobody shortens it.
+        let map = unsafe { memmap2::MmapOptions::new().len(bytes).map_mut(&file) }.ok()?;
+        let start = Box::leak(Box::new(map)).as_ptr().cast::<Noted>();
+        // SAFETY: page-aligned, long enough, made of atomics only, and never unmapped.
+        Some(unsafe { std::slice::from_raw_parts(start, ROOM) })
+    })
+}
+
+fn note(at: &Location<'_>) -> Option<&'static Noted> {
+    let table = table()?;
+    let key = site_key(at.file(), at.line(), at.column());
+    let start = key as usize % ROOM;
+    let (behind, before) = table.split_at(start);
+    let mine = before.iter().chain(behind).find(|noted| {
+        let free = noted.key.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed);
+        free.is_ok() || free == Err(key)
+    })?;
+    if mine.passes.fetch_add(1, Ordering::Relaxed) == 0 && std::env::var_os("RINGPOOL_CRASH_SHOW").is_some() {
+        eprintln!("site {at}");
+    }
+    Some(mine)
+}
+
+/// What is noted about a site.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Site {
+    /// See [`site_key`].
+    pub key: u64,
+    /// How often it was passed.
+    pub passes: u64,
+    /// How many processes were struck there.
+    pub blows: u64,
+}
+
+/// All sites that were noted by any process that uses the same file.
+pub fn sites() -> Vec<Site> {
+    let noted = table().unwrap_or_default().iter();
+    let get = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    let sites = noted.map(|n| Site { key: get(&n.key), passes: get(&n.passes), blows: get(&n.blows) });
+    sites.filter(|site| site.key != 0).collect()
+}

@@ -1,0 +1,39 @@
+//! The one door to words that processes share: atomics, fences and futexes.
+//!
+//! | build | words are | after every access |
+//! | --- | --- | --- |
+//! | plain | std's atomics, wrapped | nothing: the wrappers vanish |
+//! | feature `crash` | the same | the process may kill or stop itself, as a test has told it: see `crash.rs` |
+//! | `--cfg loom` | loom's | loom runs every interleaving and reordering |
+//!
+//! Nothing else in this crate names std's atomics (clippy sees to that): words of one process alone
+//! are in [`private`].
+
+#[cfg(feature = "crash")]
+pub mod crash;
+pub(crate) mod futex;
+pub(crate) mod private;
+#[cfg(not(loom))]
+mod words;
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(not(loom))]
+pub(crate) use words::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// A place where a process may die, behind an access that is no atomic one.
+#[inline(always)]
+#[cfg_attr(feature = "crash", track_caller)]
+pub(crate) fn crash_point() {
+    #[cfg(feature = "crash")]
+    crash::point();
+}
+
+/// Tells the core that this is a spin loop (and loom that another thread must run).
+#[inline(always)]
+pub(crate) fn spin_loop() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    std::hint::spin_loop();
+}
