@@ -3,7 +3,7 @@
 use crate::client::{Client, Death};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::launch::{FromWorker, Launched, Launcher, ToChild};
-use crate::name_card::OwnCard;
+use crate::name_card::{self, OwnCard};
 use crate::recovery;
 use crate::segment::{Life, LifeState, PoolState, Role, Segment};
 use crate::slot::Owner;
@@ -172,9 +172,11 @@ impl Supervisor {
     pub(crate) fn launch_all(&mut self, name: Option<&str>) -> Result<()> {
         let result = (|| {
             if let Some(name) = name {
-                let card = OwnCard::create(name)?;
+                name_card::check_name(name)?;
+                let nonce = name_card::new_nonce()?;
+                self.launcher.guard_name(nonce, name)?; // first, so that no death leaves a card behind
+                let card = OwnCard::create(name, nonce)?;
                 let listener = Listener::bind(&card.card.socket())?;
-                self.launcher.guard_name(card.card.nonce, name)?;
                 self.name = Some((card, listener));
             }
             (1..=self.target).try_for_each(|index| self.launch(index))
@@ -471,6 +473,8 @@ impl Supervisor {
             exit,
             current: entry.current.load(Ordering::Acquire),
         });
+        #[cfg(feature = "crash")]
+        recovery::rehearse(&self.segment, index, resident.incarnation);
         recovery::reap(&self.segment, index, resident.incarnation);
         self.client.after_reap();
         self.control.lock().pids.retain(|&(place, _)| place != index);

@@ -1,6 +1,7 @@
 //! Other processes that play a part in a test: this program run again, or another one.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 const ROLE: &str = "RINGPOOL_TEST_ROLE";
@@ -43,6 +44,8 @@ impl Actor {
     }
 
     fn run(mut command: Command, args: &[&str]) -> Self {
+        // A group of its own, by which all its processes can be found when it is gone.
+        command.process_group(0);
         let mut child =
             command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("an actor");
         let output = BufReader::new(child.stdout.take().expect("piped above"));
@@ -64,6 +67,11 @@ impl Actor {
     /// SIGKILLs it and waits until it is dead.
     pub fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("a child that is not waited for");
+        self.child.wait().expect("own child")
+    }
+
+    /// Waits for its end, with its input open.
+    pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("own child")
     }
 

@@ -11,6 +11,8 @@ pub struct Stat {
     pub state: char,
     /// The parent's id.
     pub parent: u32,
+    /// The process group's id.
+    pub group: u32,
     /// CPU time used, in clock ticks.
     pub ticks: u64,
     /// When it started: with the id, a name that is not used twice.
@@ -27,6 +29,7 @@ pub fn stat(pid: u32) -> Option<Stat> {
         name: head.split_once('(')?.1.to_owned(),
         state: fields.first()?.chars().next()?,
         parent: u32::try_from(number(4)?).ok()?,
+        group: u32::try_from(number(5)?).ok()?,
         ticks: number(14)? + number(15)?,
         started: number(22)?,
     })
@@ -52,6 +55,13 @@ pub fn all() -> Vec<(u32, Stat)> {
 /// Children of a process, zombies included.
 pub fn children(parent: u32) -> Vec<(u32, Stat)> {
     all().into_iter().filter(|(_, stat)| stat.parent == parent).collect()
+}
+
+/// The processes of a group that run.
+pub fn of_group(group: u32) -> Vec<u32> {
+    let members =
+        all().into_iter().filter(|(_, stat)| stat.group == group && !matches!(stat.state, 'Z' | 'X'));
+    members.map(|(pid, _)| pid).collect()
 }
 
 /// Children, their children, and so on.

@@ -3,7 +3,7 @@
 use super::Client;
 use crate::segment::LANES;
 use crate::sync::private::Private;
-use crate::sync::{Ordering, fence, futex, spin_loop};
+use crate::sync::{Ordering, back_stop, fence, futex, spin_loop};
 use std::time::{Duration, Instant};
 
 /// Where a submitted task is.
@@ -14,8 +14,8 @@ pub(crate) struct Ticket {
 }
 
 /// Rounds that a thread waits awake: at most some 50 microseconds, and few if that has not helped lately.
-pub(super) const SPIN_MOST: u32 = 2000;
-const SPIN_LEAST: u32 = 20;
+pub(super) const SPIN_MOST: u32 = if cfg!(feature = "crash") { 10 } else { 2000 };
+const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 20 };
 /// The back-stop: peers that were stopped in the middle of a wake-up are noticed after this time,
 /// twice as long each time.
 const BACKSTOP_FIRST: Duration = Duration::from_millis(1);
@@ -48,6 +48,9 @@ impl Client {
         loop {
             {
                 let mut state = self.lock();
+                if self.is_urged() {
+                    self.poll(&mut state);
+                }
                 if ready() {
                     return true;
                 }
@@ -72,9 +75,11 @@ impl Client {
                     return ready();
                 }
             };
-            let slept_out = match word.announce_wait(ticket.generation) {
-                Some(seen) => !word.sleep(seen, Some(limit)),
-                None => false,
+            let seen = word.announce_wait(ticket.generation);
+            fence(Ordering::SeqCst); // pairs with the fence in `recovery::wake_client`
+            let slept_out = match seen {
+                Some(seen) if !self.is_urged() => !word.sleep(seen, Some(limit)),
+                _ => false,
             };
             self.leave_slot(ticket);
             if slept_out {
@@ -82,6 +87,11 @@ impl Client {
                 backstop = (backstop * 2).min(BACKSTOP_LAST);
             }
         }
+    }
+
+    /// Whether somebody has asked for a look at all slots.
+    fn is_urged(&self) -> bool {
+        self.segment.client().rescan.load(Ordering::Acquire) != 0
     }
 
     /// Ends a thread's interest in a slot's word; the last one lets the slot be used again.
@@ -158,6 +168,7 @@ impl Client {
 
     /// How long to sleep at most; `None` if the deadline has passed.
     fn limit(deadline: Option<Instant>, backstop: Duration) -> Option<Duration> {
+        let backstop = back_stop(backstop);
         let Some(deadline) = deadline else { return Some(backstop) };
         let left = deadline.saturating_duration_since(Instant::now());
         (!left.is_zero()).then(|| left.min(backstop))

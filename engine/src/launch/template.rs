@@ -211,6 +211,8 @@ impl Template {
 ///
 /// It is alone in its process, so its forks start from a state in which nothing is half done.
 pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandle) -> ! {
+    #[cfg(feature = "crash")]
+    crate::sync::crash::arm(0, crate::sync::crash::Blow::Kill); // what was meant for its parent
     sys::set_name("ringpool-template");
     sys::default_signals();
     sys::ignore_sigint();
@@ -220,7 +222,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
     loop {
         let mut fds = vec![channel.as_fd(), parent.as_fd()];
         fds.extend(children.iter().map(AsFd::as_fd));
-        let Ok(ready) = sys::poll_in(&fds, None) else { leave() };
+        let Ok(ready) = sys::poll_in(&fds, None) else { end_with_the_pool(&channel, guarded) };
         if ready[1].any() {
             end_with_the_pool(&channel, guarded);
         }
@@ -230,7 +232,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
             let exit = child.wait_status().unwrap_or(Exit::Unknown);
             let report = FromTemplate::Ended { pid: child.pid(), exit }.to_bytes();
             if !matches!(channel.send(&report, &[]), Ok(Sent::Yes)) {
-                leave();
+                end_with_the_pool(&channel, guarded); // nobody is there to be told
             }
         }
         if !ready[0].any() {
@@ -246,10 +248,10 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
                 guarded = Some((nonce, name));
                 continue;
             }
-            _ => leave(),
+            _ => end_with_the_pool(&channel, guarded),
         };
         if received.len() != 1 {
-            leave();
+            end_with_the_pool(&channel, guarded);
         }
         let theirs = Channel::from_fd(received.remove(0));
         let me = std::process::id();
@@ -270,7 +272,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
                     children.push(child);
                     sent
                 }
-                Err(_) => leave(),
+                Err(_) => end_with_the_pool(&channel, guarded),
             },
             Err(error) => {
                 let errno = match error.kind() {
@@ -283,7 +285,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
             }
         };
         if !matches!(reply, Ok(Sent::Yes)) {
-            leave();
+            end_with_the_pool(&channel, guarded);
         }
     }
 }
@@ -299,7 +301,7 @@ fn end_with_the_pool(channel: &Channel, mut guarded: Option<(u64, String)>) -> !
         }
     }
     if let Some((nonce, name)) = guarded {
-        crate::name_card::remove_stale(&name, nonce);
+        crate::name_card::remove_after(&name, nonce);
     }
     leave()
 }

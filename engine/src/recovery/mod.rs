@@ -1,10 +1,16 @@
 //! Repairing what a dead process left, from nothing but the words that name it.
 
+#[cfg(feature = "crash")]
+mod rehearsal;
+
 use crate::arena::{Adoption, BlockHandle, BlockWord, Class, WORDS_PER_EXTENT};
 use crate::segment::{Life, LifeState, Segment};
 use crate::slot::{Answer, Meta, Owner, Place, Reaped, Slot, State, Word};
 use crate::sync::{Ordering, fence, futex};
 use crate::worker::FuncWord;
+
+#[cfg(feature = "crash")]
+pub(crate) use rehearsal::rehearse;
 
 /// The client that adopts results: entry 0, which lives as long as the pool.
 pub(crate) const CLIENT: Owner = Owner { index: 0, incarnation: 0 };
@@ -102,7 +108,20 @@ fn free_blocks(segment: &Segment, index: u32, dead: Owner) {
     }
 }
 
-/// Makes the client look at all its slots, asleep or not.
+/// Makes the client take all that is done, whatever its threads sleep on: a worker that waits for memory
+/// may be waiting for just that.
+pub(crate) fn urge_client(segment: &Segment) {
+    wake_client(segment);
+    let used = segment.client().slots_used.load(Ordering::Acquire).min(segment.layout.sizes.slots);
+    for number in 0..used {
+        let word = segment.slot(number).word();
+        if word.load().has_waiter() {
+            word.wake();
+        }
+    }
+}
+
+/// Makes the client look at all its slots, asleep or not, unless it waits for one of them only.
 fn wake_client(segment: &Segment) {
     let client = segment.client();
     client.rescan.store(1, Ordering::Release);

@@ -10,11 +10,11 @@
 
 #![expect(clippy::disallowed_types, reason = "the words of the tests themselves must not be crash points")]
 
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 use std::cell::Cell;
 use std::panic::Location;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What happens to a process at its chosen access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,7 @@ thread_local! {
 
 /// A blow that is planned for a process that does not exist yet.
 struct Plan {
-    /// Place of the process, or which reap; 0 for no plan.
+    /// Place of the process; 0 for no plan.
     whom: AtomicU32,
     incarnation: AtomicU32,
     after: AtomicU64,
@@ -65,7 +65,8 @@ impl Plan {
 }
 
 static BIRTH: Plan = Plan::none();
-static REAP: Plan = Plan::none();
+static REAP: Mutex<Option<Rehearsal>> = Mutex::new(None);
+static HELPERS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 static TIMERS_OFF: AtomicBool = AtomicBool::new(false);
 
 /// Arms the calling thread: its `after`-th access to shared memory from here on is followed by the blow.
@@ -87,17 +88,42 @@ pub fn plan_birth(place: u32, incarnation: u32, after: u64, blow: Blow) {
     BIRTH.set(place, incarnation, after, blow);
 }
 
-/// Has the next reap rehearsed by a helper process that is struck after `after` accesses; the supervisor
-/// does its own reap when the helper is dead or stopped. A helper for which `after` is too many runs to
-/// the end.
-pub fn plan_reap(after: u64, blow: Blow) {
-    REAP.set(1, 0, after, blow);
+/// What happens to a reap besides its being done by the supervisor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rehearsal {
+    /// A helper process reaps first, and is struck after so many accesses. The supervisor begins when the
+    /// helper has ended or is stopped.
+    First(u64, Blow),
+    /// A helper process reaps at the same time.
+    Beside,
+    /// The supervisor itself, and its process with it, is struck after so many accesses.
+    InPlace(u64, Blow),
 }
 
-/// From now on no wait of this process, and of those that it forks, is ended by a timer: whoever is not
-/// woken sleeps for ever.
-pub fn timers_off() {
-    TIMERS_OFF.store(true, Ordering::Relaxed);
+/// Has the next reap of this process done in such a way.
+pub fn plan_reap(rehearsal: Rehearsal) {
+    *REAP.lock().unwrap_or_else(PoisonError::into_inner) = Some(rehearsal);
+}
+
+/// Lets stopped helpers of earlier reaps go on, and waits for all; whether all that were not killed ended
+/// well.
+pub fn finish_helpers() -> bool {
+    let helpers = std::mem::take(&mut *HELPERS.lock().unwrap_or_else(PoisonError::into_inner));
+    helpers.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())).fold(true, |well, pid| {
+        let _ = kill_process(pid, Signal::CONT);
+        let status = waitpid(Some(pid), WaitOptions::empty()).ok().flatten();
+        well && status.is_some_and(|(_, status)| status.exit_status() == Some(0))
+    })
+}
+
+pub(crate) fn add_helper(pid: u32) {
+    HELPERS.lock().unwrap_or_else(PoisonError::into_inner).push(pid);
+}
+
+/// Whether back-stop timers end waits of this process, and of those that it forks from now on. Without
+/// them whoever is not woken sleeps until the deadline that its caller gave, if any.
+pub fn set_timers(on: bool) {
+    TIMERS_OFF.store(!on, Ordering::Relaxed);
 }
 
 pub(crate) fn timers_are_off() -> bool {
@@ -114,8 +140,8 @@ pub(crate) fn born(place: u32, incarnation: u32) {
 }
 
 /// The plan for the next reap, if there is one; it is used up.
-pub(crate) fn take_reap_plan() -> Option<(u64, Blow)> {
-    (REAP.whom.swap(0, Ordering::AcqRel) != 0).then(|| (REAP.after.load(Ordering::Relaxed), REAP.blow()))
+pub(crate) fn take_reap_plan() -> Option<Rehearsal> {
+    REAP.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Behind each access. The site is the caller's place in the code.

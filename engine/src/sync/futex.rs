@@ -57,8 +57,6 @@ mod kernel {
 
     #[cfg_attr(feature = "crash", track_caller)]
     pub(super) fn raw_wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) -> bool {
-        #[cfg(feature = "crash")]
-        let limit = if crate::sync::crash::timers_are_off() { None } else { limit };
         let limit = limit
             .map(|d| futex::Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) });
         let result = futex::wait(word, futex::Flags::empty(), seen, limit.as_ref());

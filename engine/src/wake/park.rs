@@ -1,6 +1,6 @@
 //! The park word of a worker: the truth about whether it sleeps.
 
-use crate::sync::{AtomicU32, Ordering, futex};
+use crate::sync::{AtomicU32, Ordering, back_stop, futex};
 use std::time::Duration;
 
 /// What a worker does, as far as waking it goes.
@@ -65,7 +65,7 @@ impl Park<'_> {
 
     /// Sleeps unless somebody has notified since [`announce`](Self::announce); `false` if `limit` passed.
     pub(crate) fn sleep(self, incarnation: u32, limit: Duration) -> bool {
-        futex::wait(self.0, pack(ParkState::Parked, incarnation), Some(limit))
+        futex::wait(self.0, pack(ParkState::Parked, incarnation), Some(back_stop(limit)))
     }
 
     /// Marks a sleeping worker as being woken; the caller then calls [`wake`](Self::wake).

@@ -64,7 +64,7 @@ pub(crate) struct Worker<'s> {
 }
 
 /// Nanoseconds of a search round are some tens; this many are about 50 microseconds.
-const SPIN_ROUNDS: u32 = 1000;
+const SPIN_ROUNDS: u32 = if cfg!(feature = "crash") { 2 } else { 1000 };
 
 impl<'s> Worker<'s> {
     /// Becomes incarnation `incarnation` of place `index`. `creator_gone` is asked now and then.

@@ -3,9 +3,10 @@
 use crate::arena::{Block, Region};
 use crate::error::{Error, Result};
 use crate::payload::{Grow, Span};
+use crate::recovery::urge_client;
 use crate::segment::Segment;
 use crate::slot::{INLINE_RESULT, Slot};
-use crate::sync::{AtomicU32, Ordering, fence, futex};
+use crate::sync::{AtomicU32, Ordering, back_stop, fence, futex};
 use crate::task::{Call, Entry, Return, Shape};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -84,7 +85,9 @@ impl<'w> TaskMemory<'w> {
                 self.patience = Duration::ZERO;
                 return Err(error);
             }
-            futex::wait(starved, 1, Some(left.min(Duration::from_millis(100))));
+            // It may be asleep until one task is done, perhaps this one, with other results lying in its slots.
+            urge_client(self.segment);
+            futex::wait(starved, 1, Some(left.min(back_stop(Duration::from_millis(100)))));
         }
     }
 }
