@@ -1,103 +1,45 @@
-//! `cargo xtask test`: the whole check of the project, step by step.
+//! `cargo xtask test`, the check of the project, and `cargo xtask prove`, its long proofs.
 
+mod checks;
 mod examples;
+mod prove;
 mod run;
 
-use run::{Job, cargo};
+use checks::STEPS;
+use prove::PROOFS;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-const USAGE: &str = "usage: cargo xtask test [--list | --only NAME]";
+const USAGE: &str = "usage: cargo xtask test  [--list | --only NAME]
+       cargo xtask prove [--list | [--quick] [--only NAME]]";
 
-/// One part of the check.
-struct Step {
-    name: &'static str,
-    /// After so many seconds the step has failed, and its processes are killed.
-    limit: u64,
-    run: fn(&Job) -> Result<(), String>,
-}
-
-/// In the order in which they run: what is quick and finds much comes first.
-const STEPS: &[Step] = &[
-    Step { name: "fmt", limit: 60, run: |job| job.run(cargo("fmt --all -- --check")) },
-    Step {
-        name: "clippy",
-        limit: 900,
-        run: |job| job.run(cargo("clippy --workspace --all-targets -- -D warnings")),
-    },
-    Step {
-        name: "rustdoc",
-        limit: 900,
-        run: |job| job.run(cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings")),
-    },
-    Step { name: "engine", limit: 1200, run: |job| job.run(cargo("test --package ringpool")) },
-    Step { name: "loom", limit: 1800, run: loom },
-    Step { name: "integration", limit: 1800, run: |job| job.run(cargo("test --package ringpool-tests")) },
-    Step {
-        name: "bench",
-        limit: 1200,
-        run: |job| job.run(cargo("bench --package ringpool-bench -- --test")),
-    },
-    Step { name: "examples", limit: 900, run: examples::run },
-];
-
-/// Models of the lock-free parts, run in all interleavings with few preemptions.
-fn loom(job: &Job) -> Result<(), String> {
-    let models = std::fs::read_to_string(run::root().join("engine/src/loom_tests.rs")).unwrap_or_default();
-    if !models.contains("#[test]") {
-        println!("there are no loom tests");
-        return Ok(());
-    }
-    // Flags are part of what cargo compares, so a directory of its own saves compiling all anew.
-    job.run(
-        cargo("test --package ringpool --release --lib loom_tests")
-            .env("RUSTFLAGS", "--cfg loom")
-            .env("CARGO_TARGET_DIR", run::root().join("target-loom"))
-            .env("LOOM_MAX_PREEMPTIONS", "3"),
-    )
-}
-
-fn test(steps: &[Step]) -> ExitCode {
-    let mut times = Vec::new();
-    let start = Instant::now();
-    for step in steps {
-        println!("\n===== {} =====", step.name);
-        let begin = Instant::now();
-        let result = Job::new(Duration::from_secs(step.limit)).and_then(|job| (step.run)(&job));
-        let seconds = begin.elapsed().as_secs_f64();
-        match result {
-            Ok(()) => println!("===== {}: ok, {seconds:.1} s =====", step.name),
-            Err(error) => {
-                println!("===== {}: FAILED after {seconds:.1} s: {error} =====", step.name);
-                println!("once more, this step alone: cargo xtask test --only {}", step.name);
-                return ExitCode::FAILURE;
-            }
-        }
-        times.push((step.name, seconds));
-    }
-    println!();
-    for (name, seconds) in times {
-        println!("{name:>12} {seconds:>7.1} s");
-    }
-    println!("{:>12} {:>7.1} s, all good", "together", start.elapsed().as_secs_f64());
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> ExitCode {
+    names.for_each(|name| println!("{name}"));
     ExitCode::SUCCESS
+}
+
+fn unknown(name: &str, of: &str) -> ExitCode {
+    eprintln!("there is no step {name:?}; cargo xtask {of} --list shows all");
+    ExitCode::from(2)
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let quick = arguments.contains(&"--quick");
     match arguments[..] {
-        ["test"] => test(STEPS),
-        ["test", "--list"] => {
-            STEPS.iter().for_each(|step| println!("{}", step.name));
-            ExitCode::SUCCESS
-        }
+        ["test"] => checks::test(STEPS),
+        ["test", "--list"] => list(STEPS.iter().map(|step| step.name)),
         ["test", "--only", name] => match STEPS.iter().position(|step| step.name == name) {
-            Some(index) => test(&STEPS[index..=index]),
-            None => {
-                eprintln!("there is no step {name:?}; cargo xtask test --list shows all");
-                ExitCode::from(2)
-            }
+            Some(index) => checks::test(&STEPS[index..=index]),
+            None => unknown(name, "test"),
+        },
+        ["prove"] | ["prove", "--quick"] => prove::prove(PROOFS, quick),
+        ["prove", "--list"] => list(PROOFS.iter().map(|proof| proof.name)),
+        ["prove", "--only", name]
+        | ["prove", "--quick", "--only", name]
+        | ["prove", "--only", name, "--quick"] => match PROOFS.iter().position(|proof| proof.name == name) {
+            Some(index) => prove::prove(&PROOFS[index..=index], quick),
+            None => unknown(name, "prove"),
         },
         _ => {
             eprintln!("{USAGE}");

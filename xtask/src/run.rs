@@ -1,7 +1,7 @@
 //! Commands with a time limit, killed with all that they started.
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,12 +46,33 @@ impl Cmd {
     }
 }
 
+/// What became of a command that Ctrl-C ended.
+pub const INTERRUPTED: &str = "interrupted";
+
 /// What all commands of one step have in common.
 pub struct Job {
     limit: Duration,
     deadline: Instant,
     /// Set by Ctrl-C, which does not reach the commands: they are in groups of their own.
     interrupted: Arc<AtomicBool>,
+}
+
+/// Reads to the end; shows what comes, if it is to.
+fn copy(mut pipe: impl Read, show: bool) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let count = pipe.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(text);
+        }
+        text.extend_from_slice(&buffer[..count]);
+        if show {
+            let mut out = std::io::stdout().lock();
+            out.write_all(&buffer[..count])?;
+            out.flush()?;
+        }
+    }
 }
 
 impl Job {
@@ -66,45 +87,51 @@ impl Job {
 
     /// Runs a command; it fails unless its exit code is 0.
     pub fn run(&self, command: Cmd) -> Result<(), String> {
-        self.start(command, Stdio::inherit()).map(drop)
+        self.start(command, Stdio::inherit(), false).map(drop)
     }
 
     /// [`run`](Self::run), and what it wrote to standard output.
     pub fn output(&self, command: Cmd) -> Result<Vec<u8>, String> {
-        self.start(command, Stdio::piped())
+        self.start(command, Stdio::piped(), false)
     }
 
-    fn start(&self, mut command: Cmd, stdout: Stdio) -> Result<Vec<u8>, String> {
+    /// The same, and shows it as it comes; what was written before a failure, too.
+    pub fn watch(&self, command: Cmd, text: &mut Vec<u8>) -> Result<(), String> {
+        let (output, result) = self.launch(command, Stdio::piped(), true);
+        *text = output;
+        result
+    }
+
+    fn start(&self, command: Cmd, stdout: Stdio, show: bool) -> Result<Vec<u8>, String> {
+        let (output, result) = self.launch(command, stdout, show);
+        result.map(|()| output)
+    }
+
+    /// What a command wrote, if that is piped to us, and what became of it.
+    fn launch(&self, mut command: Cmd, stdout: Stdio, show: bool) -> (Vec<u8>, Result<(), String>) {
         println!("$ {}", command.shown);
-        let mut child =
-            command.command.stdout(stdout).spawn().map_err(|e| format!("{}: {e}", command.shown))?;
-        let reader = child.stdout.take().map(|mut pipe| {
-            std::thread::spawn(move || {
-                let mut text = Vec::new();
-                pipe.read_to_end(&mut text).map(|_| text)
-            })
-        });
+        let mut child = match command.command.stdout(stdout).spawn() {
+            Ok(child) => child,
+            Err(error) => return (Vec::new(), Err(format!("{}: {error}", command.shown))),
+        };
+        let reader = child.stdout.take().map(|pipe| std::thread::spawn(move || copy(pipe, show)));
         let result = self.wait(&mut child);
         // Whatever the command left behind must not outlive it.
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         if let Some(group) = group {
             let _ = kill_process_group(group, Signal::KILL);
         }
-        let status = match result {
-            Ok(status) => status,
-            Err(error) => {
-                let _ = child.wait();
-                return Err(error);
-            }
+        if result.is_err() {
+            let _ = child.wait();
+        }
+        let output = reader.map(|thread| thread.join());
+        let result = match (result, &output) {
+            (Err(error), _) => Err(error),
+            (Ok(status), _) if !status.success() => Err(format!("{}: {status}", command.shown)),
+            (Ok(_), None | Some(Ok(Ok(_)))) => Ok(()),
+            (Ok(_), Some(_)) => Err(format!("{}: its output cannot be read", command.shown)),
         };
-        if !status.success() {
-            return Err(format!("{}: {status}", command.shown));
-        }
-        match reader.map(|thread| thread.join()) {
-            None => Ok(Vec::new()),
-            Some(Ok(Ok(text))) => Ok(text),
-            Some(_) => Err(format!("{}: its output cannot be read", command.shown)),
-        }
+        (output.and_then(Result::ok).and_then(Result::ok).unwrap_or_default(), result)
     }
 
     fn wait(&self, child: &mut Child) -> Result<ExitStatus, String> {
@@ -113,7 +140,7 @@ impl Job {
                 return Ok(status);
             }
             if self.interrupted.load(Ordering::Relaxed) {
-                return Err("interrupted".to_owned());
+                return Err(INTERRUPTED.to_owned());
             }
             if Instant::now() > self.deadline {
                 return Err(format!("not done within {:?}", self.limit));
