@@ -171,7 +171,7 @@ impl Supervisor {
     pub(crate) fn launch_all(&mut self, name: Option<&str>) -> Result<()> {
         let result = (|| {
             if let Some(name) = name {
-                let card = OwnCard::create(name)?;
+                let card = OwnCard::create(name, self.segment.pool_id())?;
                 let listener = Listener::bind(&card.card.socket())?;
                 self.launcher.guard_name(card.card.nonce, name)?;
                 self.name = Some((card, listener));

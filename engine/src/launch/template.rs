@@ -211,7 +211,7 @@ impl Template {
 ///
 /// It is alone in its process, so its forks start from a state in which nothing is half done.
 pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandle) -> ! {
-    sys::set_name("ringpool-template");
+    sys::set_name(super::TEMPLATE_NAME);
     sys::default_signals();
     sys::ignore_sigint();
     sys::ignore_ending_signals();
