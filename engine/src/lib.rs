@@ -15,6 +15,8 @@ mod arena;
 #[cfg(not(loom))]
 mod attach;
 #[cfg(not(loom))]
+pub mod audit;
+#[cfg(not(loom))]
 mod chunk;
 #[cfg(not(loom))]
 mod client;

@@ -1,7 +1,7 @@
 //! The one named thing that a named pool has: a page that says where to knock.
 //!
 //! A card is a `shared_memory` segment `/ringpool.<name>`. It names the pool's process by pid and start
-//! time and carries a nonce, from which the name of the pool's socket follows. The memory itself is
+//! time and carries a nonce (the pool's id), from which the name of the pool's socket follows. The memory itself is
 //! handed out through that socket and has no name, so a card that outlives its pool holds nothing.
 
 use crate::error::{Error, ErrorKind, Result};
@@ -83,14 +83,6 @@ fn read(segment: &Shmem) -> Option<Card> {
     })
 }
 
-/// A number by which a card is known from all others of its name.
-pub(crate) fn new_nonce() -> Result<u64> {
-    let mut nonce = [0; 8];
-    rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Error::io("drawing a random number", e))?;
-    Ok(u64::from_ne_bytes(nonce))
-}
-
 /// A card that this process has put up; taken down when dropped.
 pub(crate) struct OwnCard {
     _segment: Shmem,
@@ -98,8 +90,8 @@ pub(crate) struct OwnCard {
 }
 
 impl OwnCard {
-    /// Puts up the card of a new pool; sweeps away one whose pool is dead. `nonce` is from [`new_nonce`].
-    pub(crate) fn create(name: &str, nonce: u64) -> Result<Self> {
+    /// Puts up the card of a new pool with this id; sweeps away one whose pool is dead.
+    pub(crate) fn create(name: &str, pool_id: u64) -> Result<Self> {
         check_name(name)?;
         let taken = |pid: u32| -> Error {
             let message = format!("process {pid} runs a pool of this name already");
@@ -107,7 +99,7 @@ impl OwnCard {
         };
         for _ in 0..8 {
             match ShmemConf::new().size(CARD_BYTES).os_id(os_id(name)).create() {
-                Ok(segment) => return Self::fill(segment, name, nonce),
+                Ok(segment) => return Self::fill(segment, name, pool_id),
                 Err(ShmemError::MappingIdExists) => {}
                 Err(error) => return Err(Error::start(format!("creating the pool's name card: {error}"))),
             }
@@ -120,7 +112,7 @@ impl OwnCard {
         Err(Error::start(format!("the name card of pool {name:?} keeps coming back")))
     }
 
-    fn fill(segment: Shmem, name: &str, nonce: u64) -> Result<Self> {
+    fn fill(segment: Shmem, name: &str, pool_id: u64) -> Result<Self> {
         // `create` reserves no memory: without this a full file system would be a SIGBUS below.
         let path = format!("/dev/shm{}", os_id(name));
         if let Ok(file) = std::fs::OpenOptions::new().write(true).open(path) {
@@ -128,7 +120,7 @@ impl OwnCard {
                 .map_err(|e| Error::io("reserving the pool's name card", e))?;
         }
         let pid = std::process::id();
-        let card = Card { pid, start_time: sys::start_time(pid).unwrap_or(0), nonce };
+        let card = Card { pid, start_time: sys::start_time(pid).unwrap_or(0), nonce: pool_id };
         let words = words(&segment).ok_or_else(|| Error::start("the name card is too short"))?;
         words.version.store(VERSION, Ordering::Relaxed);
         words.pid.store(u64::from(card.pid), Ordering::Relaxed);
@@ -160,18 +152,31 @@ fn wait_for_card(name: &str, limit: Duration) -> Option<Card> {
     }
 }
 
-/// The card of a running pool.
-pub(crate) fn find(name: &str) -> Result<Card> {
+const DEAD: &str = "its process is dead";
+
+fn refuse(name: &str, message: &str) -> Error {
+    ErrorKind::Attach { name: name.to_owned(), message: message.to_owned() }.into()
+}
+
+fn read_card(name: &str) -> Result<Card> {
     check_name(name)?;
-    let refuse = |message: &str| -> Error {
-        ErrorKind::Attach { name: name.to_owned(), message: message.to_owned() }.into()
-    };
-    let card = wait_for_card(name, READY_LIMIT).ok_or_else(|| refuse("there is no pool of this name"))?;
+    wait_for_card(name, READY_LIMIT).ok_or_else(|| refuse(name, "there is no pool of this name"))
+}
+
+/// The card of a running pool; takes down that of a dead one.
+pub(crate) fn find(name: &str) -> Result<Card> {
+    let card = read_card(name)?;
     if !card.is_alive() {
         remove_stale(name, card.nonce);
-        return Err(refuse("its process is dead"));
+        return Err(refuse(name, DEAD));
     }
     Ok(card)
+}
+
+/// The card of a running pool, for those who change nothing.
+pub(crate) fn look_up(name: &str) -> Result<Card> {
+    let card = read_card(name)?;
+    if card.is_alive() { Ok(card) } else { Err(refuse(name, DEAD)) }
 }
 
 /// Takes down the card of a dead pool, if it still is that pool's.

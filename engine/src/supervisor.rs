@@ -173,9 +173,9 @@ impl Supervisor {
         let result = (|| {
             if let Some(name) = name {
                 name_card::check_name(name)?;
-                let nonce = name_card::new_nonce()?;
-                self.launcher.guard_name(nonce, name)?; // first, so that no death leaves a card behind
-                let card = OwnCard::create(name, nonce)?;
+                let id = self.segment.pool_id();
+                self.launcher.guard_name(id, name)?; // first, so that no death leaves a card behind
+                let card = OwnCard::create(name, id)?;
                 let listener = Listener::bind(&card.card.socket())?;
                 self.name = Some((card, listener));
             }

@@ -1,6 +1,7 @@
 //! What the test programs share: a harness that lets workers in first, and deadlines for everything.
 
 pub mod actor;
+pub mod audit;
 pub mod functions;
 pub mod journal;
 pub mod procs;

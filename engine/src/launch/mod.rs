@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use template::Template;
 
+/// What a template calls itself; the kernel keeps 15 bytes of it.
+pub(crate) const TEMPLATE_NAME: &str = "ringpool-template";
 /// How long a template may take to fork. One that is stopped, or starved, is asked again later.
 pub(crate) const LAUNCH_LIMIT: Duration = Duration::from_secs(5);
 

@@ -213,7 +213,7 @@ impl Template {
 pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandle) -> ! {
     #[cfg(feature = "crash")]
     crate::sync::crash::arm(0, crate::sync::crash::Blow::Kill); // what was meant for its parent
-    sys::set_name("ringpool-template");
+    sys::set_name(super::TEMPLATE_NAME);
     sys::default_signals();
     sys::ignore_sigint();
     sys::ignore_ending_signals();

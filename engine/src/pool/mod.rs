@@ -239,6 +239,23 @@ impl Pool {
         SliceMut::new(&self.inner.client, len)
     }
 
+    /// Checks every word of the pool's memory against the rules that hold at all times: for tests.
+    ///
+    /// It changes nothing and disturbs nobody; [`audit`](crate::audit) says what it looks at.
+    ///
+    /// ```
+    /// # ringpool::init();
+    /// # let pool = ringpool::Pool::new(1)?;
+    /// let audit = pool.audit()?;
+    /// assert!(audit.is_clean(), "{audit}");
+    /// assert_eq!(audit.slots.total, 1024);
+    /// # Ok::<(), ringpool::Error>(())
+    /// ```
+    pub fn audit(&self) -> Result<crate::audit::Audit> {
+        self.inner.check_process()?;
+        Ok(crate::audit::of_segment(&self.inner.client.segment))
+    }
+
     /// Takes no more work. Workers leave when all that was submitted is done, and all iterators that were
     /// started have ended.
     pub fn close(&self) {

@@ -64,6 +64,13 @@ impl<'a> CompletionRing<'a> {
         self.control.tail.load(Ordering::Acquire) // pairs with `push`
     }
 
+    /// Tail, head, tail again and the overflow mark, as they are loaded one after the other: for the auditor.
+    pub(crate) fn positions(&self) -> (u32, u32, u32, u32) {
+        let tail = || self.control.tail.load(Ordering::Acquire);
+        let (first, head) = (tail(), self.control.head.load(Ordering::Acquire));
+        (first, head, tail(), self.control.overflow.load(Ordering::Acquire))
+    }
+
     /// The hint at `position`; the client checks its range.
     #[inline]
     pub(crate) fn get(&self, position: u32) -> u32 {

@@ -70,6 +70,12 @@ impl<'a> ReadyRing<'a> {
         self.control.tail.store(tail, Ordering::Release); // pairs with `claim`
     }
 
+    /// Tail, head and tail again, as they are loaded one after the other: for the auditor.
+    pub(crate) fn positions(&self) -> (u64, u64, u64) {
+        let tail = || self.control.tail.load(Ordering::Acquire);
+        (tail(), self.control.head.load(Ordering::Acquire), tail())
+    }
+
     /// How many hints wait. May be out of date at once.
     #[inline]
     pub(crate) fn backlog(&self) -> u64 {

@@ -4,6 +4,7 @@
 //! holds payloads: each process may write its own region and maps everybody else's read-only.
 
 mod layout;
+mod view;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::{CompletionControl, CompletionRing, ReadyRing, Requeue, Window};
@@ -15,11 +16,23 @@ pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
     MAX_PROCESSES, ProcessEntry, Sizes, VERSION,
 };
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+pub(crate) use view::{ProcessWords, SlotWords, View};
 
 /// Name of a pool's control memory in `/proc/<pid>/maps`.
-fn control_name(pool: u64) -> String {
+pub(crate) fn control_name(pool: u64) -> String {
     format!("ringpool-control-{pool:x}")
+}
+
+/// The pool whose control memory has this name.
+pub(crate) fn control_id(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_prefix("ringpool-control-")?, 16).ok()
+}
+
+/// Name of a pool's payload memory.
+pub(crate) fn data_name(pool: u64) -> String {
+    format!("ringpool-data-{pool:x}")
 }
 
 /// What the pool asks of its workers.
@@ -101,10 +114,15 @@ impl ProcessEntry {
     }
 }
 
+/// A mapping of control memory, with typed access to its words.
+pub(crate) struct ControlMemory {
+    pub(crate) layout: Layout,
+    map: Mapping,
+}
+
 /// A pool's memory as one process sees it.
 pub(crate) struct Segment {
-    pub(crate) layout: Layout,
-    control: Mapping,
+    control: ControlMemory,
     /// Everybody's regions, read-only.
     data: Mapping,
     /// This process's region, writable.
@@ -113,6 +131,22 @@ pub(crate) struct Segment {
     pub(crate) index: u32,
     control_fd: OwnedFd,
     data_fd: OwnedFd,
+}
+
+impl Deref for Segment {
+    type Target = ControlMemory;
+
+    fn deref(&self) -> &ControlMemory {
+        &self.control
+    }
+}
+
+fn refuse(message: String) -> Error {
+    ErrorKind::Attach { name: String::new(), message }.into()
+}
+
+fn file_len(fd: BorrowedFd<'_>, what: &'static str) -> Result<u64> {
+    Ok(rustix::fs::fstat(fd).map_err(|e| Error::io(what, e))?.st_size as u64)
 }
 
 impl Segment {
@@ -125,8 +159,9 @@ impl Segment {
             .map_err(|e| Error::io("drawing a random number", e))?;
         let id = u64::from_ne_bytes(id) | 1; // 0 is no pool
         let control_fd = create_memfd(&control_name(id), layout.control_len as u64)?;
-        let data_fd = create_memfd(&format!("ringpool-data-{id:x}"), layout.data_len)?;
-        let segment = Self::map(layout, control_fd, data_fd, 0)?;
+        let data_fd = create_memfd(&data_name(id), layout.data_len)?;
+        let map = Mapping::read_write(control_fd.as_fd(), 0, layout.control_len)?;
+        let segment = Self::map(ControlMemory { layout, map }, control_fd, data_fd, 0)?;
         let header = segment.header();
         header.pool_id.store(id, Ordering::Relaxed);
         header.version.store(VERSION, Ordering::Relaxed);
@@ -149,91 +184,32 @@ impl Segment {
 
     /// Maps the memory of an existing pool as process `index`.
     pub(crate) fn attach(control_fd: OwnedFd, data_fd: OwnedFd, index: u32) -> Result<Self> {
-        let refuse = |message: String| -> Error { ErrorKind::Attach { name: String::new(), message }.into() };
-        let file_len =
-            rustix::fs::fstat(&control_fd).map_err(|e| Error::io("stat of the control memory", e))?.st_size;
-        if (file_len as u64) < size_of::<Header>() as u64 {
-            return Err(refuse(format!(
-                "its control memory is {file_len} bytes long, too short for a header"
-            )));
-        }
-        let sizes = {
-            let head = Mapping::read_write(control_fd.as_fd(), 0, 4096)?;
-            // SAFETY: the mapping is at least a page, page-aligned, and made of atomics only.
-            let header = unsafe { head.ptr().cast::<Header>().as_ref() };
-            Self::check_header(header).map_err(refuse)?
-        };
-        let layout = Layout::new(sizes);
-        if layout.control_len as i64 != file_len {
-            return Err(refuse(format!(
-                "its control memory is {file_len} bytes long, not {}",
-                layout.control_len
-            )));
-        }
-        let data_len =
-            rustix::fs::fstat(&data_fd).map_err(|e| Error::io("stat of the payload memory", e))?.st_size;
-        if data_len as u64 != layout.data_len {
+        let control = ControlMemory::open(control_fd.as_fd(), Mapping::read_write)?;
+        control.header().check_payload_format().map_err(refuse)?;
+        let layout = control.layout;
+        let data_len = file_len(data_fd.as_fd(), "stat of the payload memory")?;
+        if data_len != layout.data_len {
             return Err(refuse(format!(
                 "its payload memory is {data_len} bytes long, not {}",
                 layout.data_len
             )));
         }
-        if index >= sizes.processes {
-            return Err(refuse(format!("it has {} places, not {index}", sizes.processes)));
+        if index >= layout.sizes.processes {
+            return Err(refuse(format!("it has {} places, not {index}", layout.sizes.processes)));
         }
-        Self::map(layout, control_fd, data_fd, index)
+        Self::map(control, control_fd, data_fd, index)
     }
 
-    fn check_header(header: &Header) -> Result<Sizes, String> {
-        let get = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        let magic = header.magic.load(Ordering::Acquire); // pairs with `publish`
-        if magic != MAGIC {
-            return Err(format!("its first word is {magic:#x}, not a pool's"));
-        }
-        if get(&header.version) != VERSION {
-            return Err(format!(
-                "its layout is version {}, this library's is {VERSION}",
-                get(&header.version)
-            ));
-        }
-        let small =
-            |word: &AtomicU64| u32::try_from(get(word)).map_err(|_| format!("a size of {}", get(word)));
-        let sizes = Sizes {
-            processes: small(&header.processes)?,
-            slots: small(&header.slots)?,
-            completions: small(&header.completions)?,
-            region: get(&header.region),
-        };
-        sizes.check().map_err(|error| error.to_string())?;
-        let ours = Layout::new(sizes).fingerprint();
-        if get(&header.layout) != ours {
-            return Err(format!("its layout is {:#x}, this library's is {ours:#x}", get(&header.layout)));
-        }
-        let format = crate::payload::format_fingerprint();
-        if get(&header.payload_format) != format {
-            return Err(format!(
-                "its payloads are archived as {:#x}, this program's as {format:#x} (rkyv version or features differ)",
-                get(&header.payload_format)
-            ));
-        }
-        Ok(sizes)
-    }
-
-    fn map(layout: Layout, control_fd: OwnedFd, data_fd: OwnedFd, index: u32) -> Result<Self> {
-        let control = Mapping::read_write(control_fd.as_fd(), 0, layout.control_len)?;
+    fn map(control: ControlMemory, control_fd: OwnedFd, data_fd: OwnedFd, index: u32) -> Result<Self> {
+        let layout = &control.layout;
         let data = Mapping::read_only(data_fd.as_fd(), 0, layout.data_len as usize)?;
         let start = layout.sizes.region * u64::from(index);
         let region = Mapping::read_write(data_fd.as_fd(), start, layout.sizes.region as usize)?;
-        Ok(Segment { layout, control, data, region, index, control_fd, data_fd })
+        Ok(Segment { control, data, region, index, control_fd, data_fd })
     }
 
     pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
         [self.control_fd.as_fd(), self.data_fd.as_fd()]
-    }
-
-    /// Tells pools apart.
-    pub(crate) fn pool_id(&self) -> u64 {
-        self.header().pool_id.load(Ordering::Relaxed)
     }
 
     /// Whether process `pid` has the control memory mapped; `None` if that cannot be seen.
@@ -244,23 +220,117 @@ impl Segment {
     /// Whether this process has the memory mapped: a forked child of it has not.
     #[inline]
     pub(crate) fn is_here(&self) -> bool {
-        self.control.is_here()
+        self.control.map.is_here()
+    }
+
+    /// The memory of this process's own region.
+    pub(crate) fn region(&self) -> &Mapping {
+        &self.region
+    }
+
+    /// Payload bytes in the region of `owner`; `None` if they do not lie inside it.
+    ///
+    /// # Safety
+    ///
+    /// Nobody may write these bytes while the slice lives. That is what a held block (results) or a
+    /// running slot (arguments) grants, as long as all processes of the pool keep to the protocol.
+    pub(crate) unsafe fn payload(&self, owner: u32, offset: u64, len: u64) -> Option<&[u8]> {
+        let region = self.layout.sizes.region;
+        let end = offset.checked_add(len)?;
+        if owner >= self.processes() || end > region {
+            return None;
+        }
+        let start = u64::from(owner) * region + offset;
+        // SAFETY: inside the read-only mapping of all regions by the checks above; unwritten by contract.
+        Some(unsafe {
+            std::slice::from_raw_parts(self.data.ptr().byte_add(start as usize).as_ptr(), len as usize)
+        })
+    }
+}
+
+impl Header {
+    /// The sizes of the pool, if its words lie where this library expects them.
+    fn sizes(&self) -> Result<Sizes, String> {
+        let get = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let magic = self.magic.load(Ordering::Acquire); // pairs with `publish`
+        if magic != MAGIC {
+            return Err(format!("its first word is {magic:#x}, not a pool's"));
+        }
+        if get(&self.version) != VERSION {
+            return Err(format!("its layout is version {}, this library's is {VERSION}", get(&self.version)));
+        }
+        let small =
+            |word: &AtomicU64| u32::try_from(get(word)).map_err(|_| format!("a size of {}", get(word)));
+        let sizes = Sizes {
+            processes: small(&self.processes)?,
+            slots: small(&self.slots)?,
+            completions: small(&self.completions)?,
+            region: get(&self.region),
+        };
+        sizes.check().map_err(|error| error.to_string())?;
+        let ours = Layout::new(sizes).fingerprint();
+        if get(&self.layout) != ours {
+            return Err(format!("its layout is {:#x}, this library's is {ours:#x}", get(&self.layout)));
+        }
+        Ok(sizes)
+    }
+
+    /// Whether this program can read the pool's payloads.
+    fn check_payload_format(&self) -> Result<(), String> {
+        let theirs = self.payload_format.load(Ordering::Relaxed);
+        let ours = crate::payload::format_fingerprint();
+        if theirs != ours {
+            return Err(format!(
+                "its payloads are archived as {theirs:#x}, this program's as {ours:#x} (rkyv version or features differ)"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl ControlMemory {
+    /// Maps control memory of whatever origin with `map`, after checking that it is a pool's.
+    pub(crate) fn open(
+        fd: BorrowedFd<'_>,
+        map: impl Fn(BorrowedFd<'_>, u64, usize) -> Result<Mapping>,
+    ) -> Result<Self> {
+        let len = file_len(fd, "stat of the control memory")?;
+        if len < size_of::<Header>() as u64 {
+            return Err(refuse(format!("its control memory is {len} bytes long, too short for a header")));
+        }
+        let sizes = {
+            let head = map(fd, 0, 4096)?;
+            // SAFETY: the mapping is at least a page, page-aligned, and made of atomics only.
+            let header = unsafe { head.ptr().cast::<Header>().as_ref() };
+            header.sizes().map_err(refuse)?
+        };
+        let layout = Layout::new(sizes);
+        if layout.control_len as u64 != len {
+            return Err(refuse(format!(
+                "its control memory is {len} bytes long, not {}",
+                layout.control_len
+            )));
+        }
+        Ok(ControlMemory { layout, map: map(fd, 0, layout.control_len)? })
+    }
+
+    /// Tells pools apart.
+    pub(crate) fn pool_id(&self) -> u64 {
+        self.header().pool_id.load(Ordering::Relaxed)
     }
 
     /// A structure of the control memory.
     fn at<T>(&self, offset: usize) -> &T {
-        assert!(offset + size_of::<T>() <= self.control.len() && offset.is_multiple_of(align_of::<T>()));
+        assert!(offset + size_of::<T>() <= self.map.len() && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: inside the mapping and aligned by the assertion (the mapping is page-aligned). Every
         // `T` used here is made of atomics and unused words only, for which all bit patterns are valid.
-        unsafe { self.control.ptr().byte_add(offset).cast::<T>().as_ref() }
+        unsafe { self.map.ptr().byte_add(offset).cast::<T>().as_ref() }
     }
 
     fn array<T>(&self, offset: usize, len: usize) -> &[T] {
-        assert!(
-            offset + len * size_of::<T>() <= self.control.len() && offset.is_multiple_of(align_of::<T>())
-        );
+        assert!(offset + len * size_of::<T>() <= self.map.len() && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: as in `at`.
-        unsafe { std::slice::from_raw_parts(self.control.ptr().byte_add(offset).cast::<T>().as_ptr(), len) }
+        unsafe { std::slice::from_raw_parts(self.map.ptr().byte_add(offset).cast::<T>().as_ptr(), len) }
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -295,9 +365,13 @@ impl Segment {
         Park(&self.process(index).park)
     }
 
+    fn masks(&self) -> &Masks {
+        self.at(self.layout.masks)
+    }
+
     /// The bell that wakes workers.
     pub(crate) fn bell<'a>(&'a self) -> Bell<'a, impl Fn(u32) -> Seat<'a>> {
-        Bell::new(self.at::<Masks>(self.layout.masks), self.places(), |index| {
+        Bell::new(self.masks(), self.places(), |index| {
             let entry = self.process(index);
             Seat { park: Park(&entry.park), lanes: &entry.lanes }
         })
@@ -348,30 +422,6 @@ impl Segment {
         assert!(owner < self.processes());
         let count = self.layout.word_stride / 8;
         self.array(self.layout.words + owner as usize * self.layout.word_stride, count)
-    }
-
-    /// The memory of this process's own region.
-    pub(crate) fn region(&self) -> &Mapping {
-        &self.region
-    }
-
-    /// Payload bytes in the region of `owner`; `None` if they do not lie inside it.
-    ///
-    /// # Safety
-    ///
-    /// Nobody may write these bytes while the slice lives. That is what a held block (results) or a
-    /// running slot (arguments) grants, as long as all processes of the pool keep to the protocol.
-    pub(crate) unsafe fn payload(&self, owner: u32, offset: u64, len: u64) -> Option<&[u8]> {
-        let region = self.layout.sizes.region;
-        let end = offset.checked_add(len)?;
-        if owner >= self.processes() || end > region {
-            return None;
-        }
-        let start = u64::from(owner) * region + offset;
-        // SAFETY: inside the read-only mapping of all regions by the checks above; unwritten by contract.
-        Some(unsafe {
-            std::slice::from_raw_parts(self.data.ptr().byte_add(start as usize).as_ptr(), len as usize)
-        })
     }
 
     pub(crate) fn state(&self) -> PoolState {

@@ -3,12 +3,14 @@
 mod channel;
 mod cpus;
 pub(crate) mod fork_guard;
+mod inspect;
 mod memory;
 mod process;
 mod program;
 
 pub(crate) use channel::{Channel, EventFd, Listener, Received, Sent, connect, poll_in};
 pub(crate) use cpus::usable_cpus;
+pub(crate) use inspect::{children, fate, memfds_of, name_of, open_sealed};
 pub(crate) use memory::{Mapping, create_memfd, physical_memory};
 pub(crate) use process::{
     Fork, ProcessHandle, clear_parent_death_signal, default_signals, flush_output, fork, heed_ending_signals,

@@ -92,9 +92,7 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
 
 /// Whether the process that had this number at this time still runs. A zombie does not.
 pub(crate) fn still_runs(pid: u32, started: u64) -> bool {
-    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
-    let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2));
-    parse_start_time(&stat) == Some(started) && !matches!(state, None | Some(b'Z' | b'X'))
+    super::fate(pid, started).is_alive()
 }
 
 /// Waits for a child that has no handle.
@@ -106,7 +104,7 @@ pub(crate) fn wait_for_child(pid: u32) {
 }
 
 /// Field 22. Field 2 is the command's name in parentheses, and may contain both spaces and parentheses.
-fn parse_start_time(stat: &[u8]) -> Option<u64> {
+pub(super) fn parse_start_time(stat: &[u8]) -> Option<u64> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let text = std::str::from_utf8(&stat[after_name..]).ok()?;
     text.split_ascii_whitespace().nth(22 - 3)?.parse().ok()

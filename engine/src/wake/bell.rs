@@ -18,6 +18,12 @@ pub(crate) struct Masks {
 }
 
 impl Masks {
+    /// Both masks as they are now, idle first: for the auditor.
+    pub(crate) fn words(&self) -> (Vec<u64>, Vec<u64>) {
+        let load = |mask: &[AtomicU64]| mask.iter().map(|word| word.load(Ordering::Acquire)).collect();
+        (load(&self.idle), load(&self.searching))
+    }
+
     #[cfg(all(test, loom))]
     pub(crate) fn new() -> Self {
         Masks {

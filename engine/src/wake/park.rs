@@ -38,7 +38,13 @@ impl Park<'_> {
     /// The state now. Acquire, because decisions about sleeping workers follow.
     #[inline]
     pub(crate) fn state(self) -> ParkState {
-        match self.0.load(Ordering::Acquire) & 3 {
+        Self::state_of(self.0.load(Ordering::Acquire))
+    }
+
+    /// The state that a value of the word says.
+    #[inline]
+    pub(crate) fn state_of(word: u32) -> ParkState {
+        match word & 3 {
             0 => ParkState::Run,
             1 => ParkState::Parked,
             2 => ParkState::Notified,
