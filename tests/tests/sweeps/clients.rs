@@ -18,7 +18,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test_within(SWEEP, "client_killed", || killed("makes", 37)),
         test_within(SWEEP, "client_killed_while_it_reaps", || killed("reaps", 61)),
-        test_within(SWEEP, "client_killed_with_a_guest", || killed("guest", 97)),
+        test_within(SWEEP, "client_killed_with_a_guest", || killed("has a guest", 97)),
         test_within(SWEEP, "client_stopped", stopped),
     ]
 }
@@ -50,7 +50,7 @@ pub fn client(args: &[String]) {
             crash::plan_reap(Rehearsal::InPlace(at, blow));
             assert!(pool.apply(die, ()).is_err());
         }
-        "guest" => {
+        "has a guest" => {
             let mut actor = Actor::start("guest", &[name]);
             assert_eq!(actor.line(), "joined");
             guest = Some(actor);
@@ -97,7 +97,8 @@ fn killed(part: &str, stride: u64) {
     let mut proof = Proof::of(format!("crash sweep: client that {part}"));
     let mut steps = Steps::new(stride, stride / 5, 1);
     while let Some(at) = steps.next() {
-        let name = if part == "guest" { format!("sweep-{}-{at}", std::process::id()) } else { name_of(at) };
+        let name =
+            if part == "has a guest" { format!("sweep-{}-{at}", std::process::id()) } else { name_of(at) };
         let hit = watched(&format!("client that {part}, killed at access {at}"), || {
             let mut actor = Actor::start("client", &[part, &at.to_string(), "Kill", &name]);
             let status = actor.wait();

@@ -45,6 +45,7 @@ fn run(rehearsal: Rehearsal, retries: u32, proof: &mut Proof) {
     assert_eq!(mapped.get().expect("a map"), (0..8).map(double).collect::<Vec<_>>());
     assert!(crash::finish_helpers(), "a helper failed");
     tally.add(pool.apply(double, (4,)), &8);
+    drop((before, after, dying, mapped)); // with the blocks that they hold
     expect_repaired(&pool);
     pool.close();
     pool.join().expect("a pool that was closed");
