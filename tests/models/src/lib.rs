@@ -1,0 +1,9 @@
+//! Models of ringpool's protocols, explored completely.
+//!
+//! `README.md` beside this crate says what each model covers and what it does not.
+
+pub mod bell;
+pub mod core;
+pub mod explore;
+mod hash;
+pub mod wake;
