@@ -3,7 +3,9 @@
 //! `README.md` beside this crate says what each model covers and what it does not.
 
 pub mod bell;
+pub mod blocks;
 pub mod core;
 pub mod explore;
 mod hash;
+pub mod proof;
 pub mod wake;

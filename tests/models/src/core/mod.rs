@@ -110,6 +110,8 @@ pub enum Waiting {
 /// A configuration of the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Core {
+    /// Workers, 1 or 2.
+    pub workers: usize,
     /// Tasks that the client submits, at most [`SLOTS`] at a time.
     pub tasks: u8,
     /// How it waits for them.
@@ -135,8 +137,9 @@ pub struct Core {
 }
 
 impl Core {
-    /// One task, no faults, all rules.
+    /// Two workers, one task, no faults, all rules.
     pub const BASE: Core = Core {
+        workers: WORKERS,
         tasks: 1,
         waiting: Waiting::Any,
         attempts: 3,
@@ -275,6 +278,8 @@ impl Model for Core {
             task: 0,
         };
         let completions = Completions { cells: [0; 2], tail: 0, head: 0, overflow: false };
+        let mut workers = [Worker::absent(); WORKERS];
+        workers[..self.workers].fill(Worker::new(0));
         State {
             slots: [slot; SLOTS],
             cells: [0; CELLS],
@@ -288,7 +293,7 @@ impl Model for Core {
             sleep: false,
             rescan: false,
             client: Client::new(),
-            workers: [Worker::new(0); WORKERS],
+            workers,
             reaper: Reaper::IDLE,
             crashes: self.crashes,
             reaper_crashes: self.reaper_crashes,

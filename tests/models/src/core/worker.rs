@@ -121,6 +121,11 @@ impl Worker {
         Worker { pc, incarnation, next: 0, claimed: 0, cursor: 0, stopped: false, unreaped: false }
     }
 
+    /// A place that nobody ever takes.
+    pub(super) fn absent() -> Self {
+        Worker { pc: Pc::Dead, ..Worker::new(0) }
+    }
+
     pub(super) fn is_alive(&self) -> bool {
         self.pc != Pc::Dead
     }
