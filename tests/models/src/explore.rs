@@ -12,6 +12,7 @@
 //! and checks the first two.
 
 use crate::hash::fingerprint;
+use crate::show::{changes, leaves};
 use std::fmt::{self, Debug, Display};
 use std::hash::Hash;
 
@@ -88,7 +89,7 @@ pub struct Violation {
     pub flaw: Flaw,
     /// What exactly.
     pub what: String,
-    /// The steps from the beginning, one a line.
+    /// The steps from the beginning, one a line: who makes it, what it is, what it changes.
     pub trace: Vec<String>,
 }
 
@@ -96,7 +97,7 @@ impl Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:?}: {}", self.flaw, self.what)?;
         for (number, line) in self.trace.iter().enumerate() {
-            writeln!(f, "{number:4}  {line}")?;
+            writeln!(f, "{:4}  {line}", number + 1)?;
         }
         Ok(())
     }
@@ -179,20 +180,19 @@ impl<S: Copy + Eq + Hash + Debug> Known<S> {
 fn trace<M: Model>(model: &M, mut way: Vec<u64>) -> Vec<String> {
     way.pop();
     let mut state = model.initial();
-    let mut lines = vec![line("", "initial", &state)];
+    let mut shown = leaves(&state);
+    let mut lines = vec![];
     let mut steps = Steps::new();
     while let Some(print) = way.pop() {
         steps.list.clear();
         model.steps(&state, &mut steps);
         let Some(step) = steps.list.iter().find(|step| fingerprint(&step.next) == print) else { break };
         state = step.next;
-        lines.push(line(step.actor, step.label, &state));
+        let now = leaves(&state);
+        lines.push(format!("{:<9} {:<34} {}", step.actor, step.label, changes(&shown, &now)));
+        shown = now;
     }
     lines
-}
-
-fn line<S: Debug>(actor: &str, label: &str, state: &S) -> String {
-    format!("{actor:<9} {label:<34} {state:?}")
 }
 
 const STUCK: &str = "nobody can make a step, and the goal is not reached";
@@ -451,7 +451,7 @@ mod tests {
         let model = Locks { crossed: true, deadly: false };
         for found in [explore(&model, 1000), explore_compact(&model, 1000)] {
             let violation = found.unwrap_err();
-            assert_eq!((violation.flaw, violation.trace.len()), (Flaw::Deadlock, 3), "{violation}");
+            assert_eq!((violation.flaw, violation.trace.len()), (Flaw::Deadlock, 2), "{violation}");
             assert!(violation.to_string().contains("lock"));
         }
     }

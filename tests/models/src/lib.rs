@@ -8,4 +8,5 @@ pub mod core;
 pub mod explore;
 mod hash;
 pub mod proof;
+mod show;
 pub mod wake;

@@ -91,7 +91,7 @@ pub fn judge<M: Model>(kind: &str, mutants: impl IntoIterator<Item = (String, Fa
         match (fate, flaw) {
             (Fate::Caught, Some(violation)) => {
                 let Violation { flaw, what, trace } = violation;
-                println!("caught     {name}: {flaw:?} after {} steps: {what}", trace.len() - 1);
+                println!("caught     {name}: {flaw:?} after {} steps: {what}", trace.len());
             }
             (Fate::Redundant(why), None) => println!("redundant  {name}: {why}"),
             (Fate::Caught, None) => wrong.push(format!("{name} survives and is not listed as redundant")),

@@ -60,6 +60,8 @@ pub enum Rule {
     WakeAfterDone,
     /// The window is filled before `head` moves.
     WindowBeforeHead,
+    /// The cells, at least, are loaded before.
+    CellsBeforeHead,
     /// The window is filled before the requeue bit goes.
     WindowBeforeRequeue,
     /// Idle workers look into the windows of others.

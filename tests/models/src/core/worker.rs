@@ -35,8 +35,8 @@ pub(super) enum WorkerPc {
     LoadRing,
     /// `ReadyRing::claim`: the CAS on `head`.
     MoveHead { head: u8, count: u8 },
-    /// In a mutant: the window filled too late.
-    FillWindow { head: u8, count: u8 },
+    /// In mutants: the window filled too late, with cells that were loaded in time or not.
+    FillWindow { head: u8, count: u8, loaded: Option<[u8; BATCH]> },
     /// `Requeue::claim`: lowers `any`.
     LowerAny,
     /// `Requeue::claim`: loads the bits behind the cursor (`part` 0), or the rest (1); the next one into
@@ -227,8 +227,9 @@ impl Core {
                 if count == 0 {
                     return Some(("ReadyRing::claim: empty", Pc::LowerAny));
                 }
-                if self.keeps(Rule::WindowBeforeHead) {
-                    self.fill_window(next, worker, state.head, count);
+                if self.fills_in_time() {
+                    let hints = self.hints(state, state.head);
+                    self.fill_window(next, worker, hints, count);
                 }
                 ("ReadyRing::claim: fill window", Pc::MoveHead { head: state.head, count })
             }
@@ -238,14 +239,16 @@ impl Core {
                 }
                 next.head += count;
                 (next.workers[worker].next, next.workers[worker].claimed) = (0, count);
-                let pc = match self.keeps(Rule::WindowBeforeHead) {
+                let loaded = self.keeps(Rule::CellsBeforeHead).then(|| self.hints(state, head));
+                let pc = match self.fills_in_time() {
                     true => next.look(worker),
-                    false => Pc::FillWindow { head, count },
+                    false => Pc::FillWindow { head, count, loaded },
                 };
                 ("ReadyRing::claim: CAS head", pc)
             }
-            Pc::FillWindow { head, count } => {
-                self.fill_window(next, worker, head, count);
+            Pc::FillWindow { head, count, loaded } => {
+                let hints = loaded.unwrap_or_else(|| self.hints(state, head));
+                self.fill_window(next, worker, hints, count);
                 ("ReadyRing::claim: fill window", next.look(worker))
             }
             Pc::LowerAny => {
@@ -315,10 +318,17 @@ impl Core {
         })
     }
 
-    fn fill_window(&self, next: &mut State, worker: usize, head: u8, count: u8) {
-        for i in 0..count {
-            next.windows[worker][i as usize] = next.cells[(head + i) as usize % self.cells as usize];
-        }
+    fn fills_in_time(&self) -> bool {
+        self.keeps(Rule::WindowBeforeHead) && self.keeps(Rule::CellsBeforeHead)
+    }
+
+    /// The cells from `head` on.
+    fn hints(&self, state: &State, head: u8) -> [u8; BATCH] {
+        [0, 1].map(|i| state.cells[(head + i) as usize % self.cells as usize])
+    }
+
+    fn fill_window(&self, next: &mut State, worker: usize, hints: [u8; BATCH], count: u8) {
+        next.windows[worker][..count as usize].copy_from_slice(&hints[..count as usize]);
     }
 
     /// The inner loop of `Requeue::claim`: the next of the bits `seen`, or the next part, or the end.
