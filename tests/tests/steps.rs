@@ -1,6 +1,8 @@
 //! The single-step sweep: a process is stepped through a task by `ptrace`, and killed after each of its
 //! instructions in turn.
 
+#[path = "steps/client.rs"]
+mod client;
 #[path = "steps/plan.rs"]
 mod plan;
 #[path = "steps/tracer.rs"]
@@ -14,7 +16,7 @@ mod worker;
 
 use libtest_mimic::Trial;
 use ringpool::Pool;
-use ringpool_tests::{eventually, procs, test_within};
+use ringpool_tests::{actor, eventually, procs, test_within};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -88,8 +90,11 @@ fn place(rip: u64) -> String {
 fn main() {
     procs::no_core_files();
     ringpool::init();
+    actor::play(&[("manager", client::manager)]);
     if let Some(reason) = refusal() {
         eprintln!("skipped, for this machine does not let us trace other processes: {reason}");
     }
-    ringpool_tests::run(worker::tests());
+    let mut tests = worker::tests();
+    tests.extend(client::tests());
+    ringpool_tests::run(tests);
 }

@@ -35,8 +35,8 @@ impl Tracee {
         let pid = i32::try_from(pid).expect("a process id");
         request(libc::PTRACE_SEIZE, pid, 0, libc::PTRACE_O_EXITKILL as usize)?;
         let mut tracee = Tracee { pid, held: false };
-        // SAFETY: a signal that is ignored by default, to a process that we trace.
-        unsafe { libc::kill(pid, libc::SIGWINCH) };
+        // SAFETY: a signal that is ignored by default, to the thread that we trace.
+        unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGWINCH) };
         loop {
             match tracee.wait() {
                 Some(libc::SIGWINCH) => return Ok(tracee),

@@ -25,8 +25,8 @@ pub struct Way {
     addresses: Vec<u64>,
     /// For each instruction: how to get there.
     starts: Vec<Start>,
-    /// The system call in which it sleeps before and after its work.
-    sleep: u64,
+    /// Where it ends; or where it began, in the same sleep, if it was not followed to its end.
+    end: u64,
 }
 
 /// The instruction to break at, the visit to it that counts, and all stops on the way from the beginning.
@@ -57,8 +57,8 @@ impl Way {
             starts.push(if before.number > 0 && on.stops <= own.stops { on } else { own });
             addresses.push(address);
         }
-        let sleep = addresses[0] - SYSCALL_LENGTH;
-        Way { addresses, starts, sleep }
+        let end = if is_end(tracee) { tracee.address() } else { addresses[0] - SYSCALL_LENGTH };
+        Way { addresses, starts, end }
     }
 
     /// How many instructions it has.
@@ -75,7 +75,7 @@ impl Way {
             advance(tracee);
             let place = self.addresses[start.number as usize];
             let mut visits = u64::from(tracee.address() == place);
-            tracee.watch([place, self.sleep]).expect("breakpoints");
+            tracee.watch([place, self.end]).expect("breakpoints");
             while visits < start.visit {
                 assert_eq!(tracee.run(), Step::Done, "it ended by itself");
                 if is_end(tracee) {
