@@ -71,7 +71,12 @@ fn divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { divisor(b, a % b) }
 }
 
-/// How long one kind of sweep may take; a full one stops earlier, when all is done.
+/// How long one kind of sweep may take; a full one ends earlier, when all is done.
 pub fn limit() -> Duration {
-    Duration::from_secs(Extent::now().pick(3, 10, 120))
+    Duration::from_millis(Extent::now().pick(1_000, 4_000, 90_000))
+}
+
+/// How often the way is recorded, of which the longest counts: retries of the client may lengthen it.
+pub fn recordings() -> u32 {
+    Extent::now().pick(1, 3, 3)
 }

@@ -124,12 +124,10 @@ impl Tracee {
 
     /// Whether the next instruction is system call `number`; its registers if so.
     pub fn enters(&self, number: i64) -> Option<libc::user_regs_struct> {
-        // One word first: this is asked after every instruction.
-        let rax = offset_of!(libc::user, regs) + offset_of!(libc::user_regs_struct, rax);
-        if request(libc::PTRACE_PEEKUSER, self.pid, rax, 0).ok()? != number {
-            return None;
-        }
         let registers = self.registers();
+        if registers.rax as i64 != number {
+            return None; // without a look at the code: this is asked after every instruction
+        }
         let code = request(libc::PTRACE_PEEKTEXT, self.pid, registers.rip as usize, 0).ok()?;
         (code & 0xffff == SYSCALL).then_some(registers)
     }
@@ -181,8 +179,10 @@ pub fn refusal() -> Option<String> {
     // SAFETY: called before there are threads; the child does nothing but wait for its end, awake, because
     // a step from a sleep might not end.
     let child = unsafe { libc::fork() };
-    while child == 0 {
-        std::hint::spin_loop();
+    if child == 0 {
+        loop {
+            std::hint::spin_loop();
+        }
     }
     let outcome = u32::try_from(child).map_err(|_| std::io::Error::last_os_error()).and_then(Tracee::seize);
     let refusal = match outcome {

@@ -45,8 +45,7 @@ impl Way {
         let mut visits = HashMap::new();
         let mut number = 0;
         while number < most && (number == 0 || !is_end(tracee)) {
-            let steps = advance(tracee);
-            let address = tracee.address();
+            let (steps, address) = advance(tracee, addresses[addresses.len() - 1]);
             number += 1;
             let visit: &mut u64 = visits.entry(address).or_default();
             *visit += 1;
@@ -72,7 +71,7 @@ impl Way {
         let mut done = 0;
         if start.number > 1 {
             // First out of the system call in which it was stopped: that is no instruction to break at.
-            advance(tracee);
+            advance(tracee, self.addresses[0]);
             let place = self.addresses[start.number as usize];
             let mut visits = u64::from(tracee.address() == place);
             tracee.watch([place, self.end]).expect("breakpoints");
@@ -86,26 +85,28 @@ impl Way {
             tracee.watch([0, 0]).expect("no breakpoints");
             done = start.number;
         }
+        let mut address = tracee.address();
         while done < n {
             if done > 0 && is_end(tracee) {
                 return Reached::End;
             }
-            advance(tracee);
+            address = advance(tracee, address).1;
             done += 1;
         }
         Reached::Place
     }
 }
 
-/// One instruction further, with all its repetitions; how many steps that took.
-fn advance(tracee: &mut Tracee) -> u64 {
-    let from = tracee.address();
+/// One instruction further than `from`, where the tracee is, with all its repetitions; how many steps that
+/// took, and the next address.
+fn advance(tracee: &mut Tracee, from: u64) -> (u64, u64) {
     let mut steps = 0;
     loop {
         assert_eq!(tracee.step(), Step::Done, "the process ended by itself at {from:#x}");
         steps += 1;
-        if tracee.address() != from {
-            return steps;
+        let address = tracee.address();
+        if address != from {
+            return (steps, address);
         }
     }
 }
