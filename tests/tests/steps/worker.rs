@@ -100,6 +100,7 @@ impl Sweep {
             End::Parked(way) => way,
             End::Killed { .. } => None,
         });
+        // The longest has all of the others, and what hints that come twice add.
         let way = ways.max_by_key(Way::len).expect("a recorded way");
         let mut plan = Plan::new(self.kind, way.len() + 1, plan::limit());
         for n in plan.by_ref() {
