@@ -1,6 +1,6 @@
 //! Other processes that play a part in a test: this program run again, or another one.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
@@ -62,6 +62,11 @@ impl Actor {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("a pipe");
         line.trim_end().to_owned()
+    }
+
+    /// Writes to its input.
+    pub fn tell(&mut self, bytes: &[u8]) {
+        self.child.stdin.as_mut().expect("not closed yet").write_all(bytes).expect("an actor that reads");
     }
 
     /// SIGKILLs it and waits until it is dead.
