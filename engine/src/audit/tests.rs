@@ -309,14 +309,17 @@ fn spoilt_hints_are_found() {
         &[(9, Place::Slot(READY)), (12, Place::Lane(0))],
     );
     run(&[
-        past_the_head,
+        (
+            "head past tail",
+            |s| s.segment.ready(0).publish(u64::MAX),
+            &[(9, Place::Slot(READY)), (12, Place::Lane(0))],
+        ),
         ("too many", |s| s.segment.ready(0).publish(1000), &[(9, Place::Slot(READY)), (12, Place::Lane(0))]),
         ("a cell", |s| s.segment.ready(1).write(0, SLOTS), &[(12, Place::Lane(1))]),
         ("a lost hint", |s| s.segment.ready(0).write(0, DONE), &[(9, Place::Slot(READY))]),
         ("in the wrong lane", |s| s.slot(READY).func.store(1 << 63, Relaxed), &[(9, Place::Slot(READY))]),
         ("a window", |s| s.segment.window(2).set(3, Hint::new(0, SLOTS)), &[(6, Place::Process(2))]),
         ("another client's hint", |s| s.segment.window(2).set(3, Hint::new(1, 0)), &[(6, Place::Process(2))]),
-        ("requeued", |s| s.segment.ready(0).write(0, DONE), &[(9, Place::Slot(READY))]),
         ("requeue mark", |s| s.segment.client().requeue_any[1].store(2, Relaxed), &[(6, Place::Lane(1))]),
         ("a completion's cell", |s| s.segment.completions(1).push(SLOTS), &[(10, Place::Completions(1))]),
         (
