@@ -151,7 +151,7 @@ impl fmt::Display for Place {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Violation {
-    /// The number of the rule; the [module's page](self) has the list.
+    /// The number of the rule; the [module's page](crate::audit) has the list.
     pub invariant: u8,
     /// Where it does not hold.
     pub place: Place,

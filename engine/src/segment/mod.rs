@@ -327,6 +327,12 @@ impl ControlMemory {
         unsafe { self.map.ptr().byte_add(offset).cast::<T>().as_ref() }
     }
 
+    /// Any word, for tests that spoil it.
+    #[cfg(test)]
+    pub(crate) fn word_at(&self, offset: usize) -> &AtomicU64 {
+        self.at(offset)
+    }
+
     fn array<T>(&self, offset: usize, len: usize) -> &[T] {
         assert!(offset + len * size_of::<T>() <= self.map.len() && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: as in `at`.

@@ -103,16 +103,12 @@ impl<'a> View<'a> {
     fn touched<T>(&self, array: &'a [T]) -> impl Iterator<Item = usize> + use<'a, T> {
         let start = array.as_ptr().addr() - self.memory.map.ptr().addr().get();
         let len = array.len();
-        let all = 0..start + len * size_of::<T>();
+        let all = 0..start + size_of_val(array);
         let parts = self.backed.clone().unwrap_or_else(|| vec![all]);
-        parts
-            .into_iter()
-            .filter(move |part| part.end > start)
-            .map(move |part| {
-                let first = part.start.saturating_sub(start) / size_of::<T>();
-                first.min(len)..(part.end - start).div_ceil(size_of::<T>()).min(len)
-            })
-            .flatten()
+        parts.into_iter().filter(move |part| part.end > start).flat_map(move |part| {
+            let first = part.start.saturating_sub(start) / size_of::<T>();
+            first.min(len)..(part.end - start).div_ceil(size_of::<T>()).min(len)
+        })
     }
 
     pub(crate) fn header(&self) -> HeaderWords {
