@@ -208,6 +208,7 @@ fn spoilt_hints_are_found() {
         &[(9, Place::Slot(READY)), (12, Place::Lane(0))],
     );
     run(&[
+        past_the_head,
         (
             "head past tail",
             |s| s.segment.ready(0).publish(u64::MAX),
