@@ -202,11 +202,6 @@ fn spoilt_blocks_are_found() {
 
 #[test]
 fn spoilt_hints_are_found() {
-    let past_the_head: Case = (
-        "head past tail",
-        |s| s.segment.ready(0).publish(u64::MAX),
-        &[(9, Place::Slot(READY)), (12, Place::Lane(0))],
-    );
     run(&[
         (
             "head past tail",
