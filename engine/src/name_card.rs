@@ -83,6 +83,14 @@ fn read(segment: &Shmem) -> Option<Card> {
     })
 }
 
+/// What tells a card from all others, of this name too.
+pub(crate) fn draw_nonce() -> Result<u64> {
+    let mut nonce = [0; 8];
+    rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::io("drawing a random number", e))?;
+    Ok(u64::from_ne_bytes(nonce))
+}
+
 /// A card that this process has put up; taken down when dropped.
 pub(crate) struct OwnCard {
     _segment: Shmem,
@@ -90,8 +98,8 @@ pub(crate) struct OwnCard {
 }
 
 impl OwnCard {
-    /// Puts up the card of a new pool; sweeps away one whose pool is dead.
-    pub(crate) fn create(name: &str) -> Result<Self> {
+    /// Puts up the card of a new pool; sweeps away one whose pool is dead. The nonce tells it from others.
+    pub(crate) fn create(name: &str, nonce: u64) -> Result<Self> {
         check_name(name)?;
         let taken = |pid: u32| -> Error {
             let message = format!("process {pid} runs a pool of this name already");
@@ -99,7 +107,7 @@ impl OwnCard {
         };
         for _ in 0..8 {
             match ShmemConf::new().size(CARD_BYTES).os_id(os_id(name)).create() {
-                Ok(segment) => return Self::fill(segment, name),
+                Ok(segment) => return Self::fill(segment, name, nonce),
                 Err(ShmemError::MappingIdExists) => {}
                 Err(error) => return Err(Error::start(format!("creating the pool's name card: {error}"))),
             }
@@ -112,7 +120,7 @@ impl OwnCard {
         Err(Error::start(format!("the name card of pool {name:?} keeps coming back")))
     }
 
-    fn fill(segment: Shmem, name: &str) -> Result<Self> {
+    fn fill(segment: Shmem, name: &str, nonce: u64) -> Result<Self> {
         // `create` reserves no memory: without this a full file system would be a SIGBUS below.
         let path = format!("/dev/shm{}", os_id(name));
         if let Ok(file) = std::fs::OpenOptions::new().write(true).open(path) {
@@ -120,11 +128,7 @@ impl OwnCard {
                 .map_err(|e| Error::io("reserving the pool's name card", e))?;
         }
         let pid = std::process::id();
-        let mut nonce = [0; 8];
-        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
-            .map_err(|e| Error::io("drawing a random number", e))?;
-        let card =
-            Card { pid, start_time: sys::start_time(pid).unwrap_or(0), nonce: u64::from_ne_bytes(nonce) };
+        let card = Card { pid, start_time: sys::start_time(pid).unwrap_or(0), nonce };
         let words = words(&segment).ok_or_else(|| Error::start("the name card is too short"))?;
         words.version.store(VERSION, Ordering::Relaxed);
         words.pid.store(u64::from(card.pid), Ordering::Relaxed);
@@ -201,9 +205,9 @@ mod tests {
     #[test]
     fn a_card_can_be_found_while_it_is_up() {
         let name = format!("card-test-{}", std::process::id());
-        let own = OwnCard::create(&name).expect("a fresh name");
+        let own = OwnCard::create(&name, 7).expect("a fresh name");
         assert_eq!(find(&name).expect("up"), own.card);
-        assert!(OwnCard::create(&name).is_err(), "the name is taken");
+        assert!(OwnCard::create(&name, 7).is_err(), "the name is taken");
         drop(own);
         assert!(find(&name).is_err());
     }
@@ -211,10 +215,10 @@ mod tests {
     #[test]
     fn a_dead_pools_card_is_swept() {
         let name = format!("stale-test-{}", std::process::id());
-        let own = OwnCard::create(&name).expect("a fresh name");
+        let own = OwnCard::create(&name, 7).expect("a fresh name");
         words(&own._segment).expect("long enough").start_time.store(1, Ordering::Relaxed);
         assert!(find(&name).is_err(), "its process is dead");
-        let again = OwnCard::create(&name).expect("the stale card is gone");
+        let again = OwnCard::create(&name, 7).expect("the stale card is gone");
         std::mem::forget(own); // its name is the second card's now
         drop(again);
     }

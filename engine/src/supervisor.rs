@@ -3,7 +3,7 @@
 use crate::client::{Client, Death};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::launch::{FromWorker, Launched, Launcher, ToChild};
-use crate::name_card::OwnCard;
+use crate::name_card::{self, OwnCard};
 use crate::recovery;
 use crate::segment::{Life, LifeState, PoolState, Role, Segment};
 use crate::slot::Owner;
@@ -171,9 +171,11 @@ impl Supervisor {
     pub(crate) fn launch_all(&mut self, name: Option<&str>) -> Result<()> {
         let result = (|| {
             if let Some(name) = name {
-                let card = OwnCard::create(name)?;
+                // Guarded first: whenever this process is killed, the template knows what to take down.
+                let nonce = name_card::draw_nonce()?;
+                self.launcher.guard_name(nonce, name)?;
+                let card = OwnCard::create(name, nonce)?;
                 let listener = Listener::bind(&card.card.socket())?;
-                self.launcher.guard_name(card.card.nonce, name)?;
                 self.name = Some((card, listener));
             }
             (1..=self.target).try_for_each(|index| self.launch(index))

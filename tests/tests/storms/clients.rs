@@ -123,14 +123,14 @@ fn clients_are_killed(workers: u64) {
     proof.report();
 }
 
-/// Templates take the names of killed pools down. One that was killed between taking its name and telling
-/// its template leaves it; whoever takes the name next removes that.
+/// Templates take the names of killed pools down. One that was killed in the microseconds in which it wrote
+/// its card leaves that unfinished, and nobody can say whose it is; whoever takes the name next removes it.
 fn expect_names_to_be_free(names: [String; 2]) {
     for name in names {
         let card = format!("ringpool.{name}");
         std::thread::sleep(std::time::Duration::from_millis(50));
         if procs::shm().contains(&card) {
-            eprintln!("{card} was left by a client killed at its start");
+            eprintln!("{card} was left by a client that was killed while it wrote it");
         }
         let pool = Pool::builder().processes(1).name(&name).start().expect("nobody has the name");
         assert_eq!(pool.apply(double, (4,)).expect("a result"), 8);

@@ -71,7 +71,11 @@ where
     F: Task<(u64,), M, Value = R>,
 {
     let settings = Pool::builder().processes(kind.processes).context(kind.context).retries(kind.retries);
-    let name = format!("{:?}, {} workers, {} retries", kind.context, kind.processes, kind.retries);
+    let Kind { context, processes, retries, threads, pauses: (_, most) } = kind;
+    let name = format!(
+        "{}, {context:?}, {processes} workers, {threads} clients, {retries} retries, every {most} us",
+        std::any::type_name::<R>().rsplit("::").next().unwrap_or_default()
+    );
     weather(&name, settings, |pool, tally| {
         let (called, submitted) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0));
         let kills = blow(pool, kind.wind(), |over| {
