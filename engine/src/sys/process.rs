@@ -97,6 +97,14 @@ pub(crate) fn still_runs(pid: u32, started: u64) -> bool {
     parse_start_time(&stat) == Some(started) && !matches!(state, None | Some(b'Z' | b'X'))
 }
 
+/// Whether the first thread of the process has ended: all of it, or there are others left. The id has to
+/// be a living process's, or that of one nobody has waited for.
+pub(crate) fn first_thread_ended(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
+    let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2));
+    state == Some(&b'Z')
+}
+
 /// Waits for a child that has no handle.
 pub(crate) fn wait_for_child(pid: u32) {
     if let Some(pid) = to_pid(pid) {

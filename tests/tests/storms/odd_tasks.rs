@@ -95,14 +95,12 @@ fn odd_tasks() {
     let wind = Wind { kills: Extent::now().pick(20, 80, 500), pauses: (500, 15_000) };
     let mut rounds = 0;
     weather("odd tasks", Pool::builder().processes(4), |pool, tally| {
-        let kills = blow(pool, wind, |over| {
+        blow(pool, wind, |over| {
             while !over.load(Ordering::Relaxed) {
                 odd_round(pool, tally, rounds % 8 == 0);
                 rounds += 1;
             }
-        });
-        // Those that became another program, and those that ended their threads, are killed by the pool.
-        kills + rounds + 2 * rounds.div_ceil(8)
+        })
     });
 }
 
