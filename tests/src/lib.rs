@@ -9,6 +9,7 @@ pub mod proof;
 pub mod random;
 pub mod signs;
 pub mod tally;
+pub mod wind;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use ringpool::{Context, Pool};

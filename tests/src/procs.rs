@@ -1,6 +1,7 @@
 //! Looking at processes through `/proc`, and signalling those that this program started.
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::time::Duration;
 
 /// What `/proc/<pid>/stat` says.
 #[derive(Clone, Debug)]
@@ -40,6 +41,21 @@ pub fn runs(pid: u32) -> bool {
 /// Whether the process is stopped by a signal.
 pub fn is_stopped(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| stat.state == 'T')
+}
+
+/// CPU time that the threads of a process have used, to the nanosecond: ticks are counted by samples, which
+/// miss a process that runs for some microseconds at a time.
+pub fn cpu_time(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let text = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
+    Duration::from_nanos(text.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum())
+}
+
+/// How often a process has gone to sleep.
+pub fn sleeps(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// All processes.

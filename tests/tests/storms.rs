@@ -19,10 +19,9 @@ mod workers;
 use libtest_mimic::Trial;
 use ringpool::{Builder, Pool};
 use ringpool_tests::leftovers::Before;
-use ringpool_tests::random::Random;
 use ringpool_tests::tally::Tally;
-use ringpool_tests::{SetOnDrop, actor, expect_repaired, procs, test_within};
-use std::sync::atomic::{AtomicBool, Ordering};
+use ringpool_tests::wind::{Wind, blow};
+use ringpool_tests::{actor, expect_repaired, procs, test_within};
 use std::time::Duration;
 
 /// For conditions that come true within milliseconds, on a machine that is busy with other things.
@@ -38,40 +37,6 @@ fn double(x: u64) -> u64 {
 /// 4 KiB, with the argument all over.
 fn block(x: u64) -> Vec<u64> {
     vec![x; 512]
-}
-
-/// How hard it blows: so many kills, with pauses of so many microseconds.
-#[derive(Clone, Copy)]
-struct Wind {
-    kills: u64,
-    pauses: (u64, u64),
-}
-
-/// Kills random workers of `pool` while `work` is done, which ends when its argument says so: when all
-/// kills have been made. Returns how many there were.
-fn blow(pool: &Pool, wind: Wind, work: impl FnOnce(&AtomicBool)) -> u64 {
-    let (over, given_up) = (AtomicBool::new(false), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let killer = scope.spawn(|| {
-            let _over = SetOnDrop(&over);
-            let mut random = Random::new(wind.kills);
-            let mut kills = 0;
-            while kills < wind.kills && !given_up.load(Ordering::Relaxed) {
-                let pids = pool.worker_pids();
-                if !pids.is_empty() {
-                    let victim = pids[random.below(pids.len() as u64) as usize];
-                    kills += u64::from(procs::kill(victim));
-                }
-                let (least, most) = wind.pauses;
-                std::thread::sleep(Duration::from_micros(least + random.below(most - least)));
-            }
-            kills
-        });
-        let _end = SetOnDrop(&given_up); // if `work` panics, the killer is not to go on
-        work(&over);
-        given_up.store(true, Ordering::Relaxed);
-        killer.join().expect("the killer panics never")
-    })
 }
 
 /// Starts a pool, lets `storm` rage over it, and checks that all is well again and nothing is left. `storm`

@@ -7,6 +7,7 @@ use crate::segment::Segment;
 use crate::shared_slice::Serving;
 use crate::sys::{self, Channel, ProcessHandle, Program, Received};
 use crate::worker::{Leave, Worker};
+use std::cell::Cell;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,6 +19,10 @@ pub(super) const VARIABLE: &str = "RINGPOOL_ENTER";
 
 /// A program that is run anew is told at once what it is to be.
 const INSTRUCTION_LIMIT: Duration = Duration::from_secs(1);
+
+/// Every so often an idle worker reads in `/proc` whether the pool's process lives, not only whether
+/// anybody has its id: that costs more than all else that an idle worker does.
+const CLOSE_LOOK: u32 = 16;
 
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// How many pools this process works for.
@@ -109,7 +114,13 @@ pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, 
             let header = segment.header();
             let pid = header.creator_pid.load(crate::sync::Ordering::Relaxed) as u32;
             let start = header.creator_start.load(crate::sync::Ordering::Relaxed);
-            run_worker(&segment, incarnation, true, &channel, &|| !sys::still_runs(pid, start)).1
+            let looks = Cell::new(0u32);
+            let creator_gone = || {
+                looks.set(looks.get().wrapping_add(1));
+                let closely = looks.get().is_multiple_of(CLOSE_LOOK);
+                !sys::is_somebody(pid) || closely && !sys::still_runs(pid, start)
+            };
+            run_worker(&segment, incarnation, true, &channel, &creator_gone).1
         }
         Err(error) => {
             let _ = channel.try_send(&FromWorker::Refused(error.to_string()).to_bytes(), &[]);

@@ -97,6 +97,11 @@ pub(crate) fn still_runs(pid: u32, started: u64) -> bool {
     parse_start_time(&stat) == Some(started) && !matches!(state, None | Some(b'Z' | b'X'))
 }
 
+/// Whether any process has this id, if only a zombie. One system call, unlike [`still_runs`].
+pub(crate) fn is_somebody(pid: u32) -> bool {
+    to_pid(pid).is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH))
+}
+
 /// Whether the first thread of the process has ended: all of it, or there are others left. The id has to
 /// be a living process's, or that of one nobody has waited for.
 pub(crate) fn first_thread_ended(pid: u32) -> bool {
