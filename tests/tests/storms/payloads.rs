@@ -18,16 +18,23 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-const LARGE: usize = 64 << 20;
-/// Two large payloads for each process, and no third.
-const QUOTA: u64 = 160 << 20;
-
-fn bytes(fill: u8, len: u64) -> Vec<u8> {
-    vec![fill; len as usize]
+/// Bytes: 64 MiB, but in the short form, which a build without optimization has to bear.
+fn large() -> u64 {
+    Extent::now().pick(16 << 20, 64 << 20, 64 << 20)
 }
 
-fn last(bytes: &<Vec<u8> as ringpool::rkyv::Archive>::Archived) -> u8 {
-    bytes[bytes.len() - 1]
+/// Two large payloads for each process, and no third.
+fn quota() -> u64 {
+    large() * 5 / 2
+}
+
+/// So many bytes, in words: of bytes each would be checked for itself.
+fn words(fill: u64, bytes: u64) -> Vec<u64> {
+    vec![fill; (bytes / 8) as usize]
+}
+
+fn last(words: Vec<u64>) -> u64 {
+    words[words.len() - 1]
 }
 
 fn tight(quota: u64) -> Builder {
@@ -42,47 +49,48 @@ fn wind() -> Wind {
 /// Whatever dead workers held has come back: each place can hold as much as a fresh one.
 fn expect_all_memory_back(pool: &Pool, quota: u64) {
     let most = quota * 3 / 4;
-    for fill in 0..6 {
-        let result = pool.apply(bytes, (fill, most)).expect("three quarters of the quota are free");
-        assert!(result.len() as u64 == most && result[result.len() - 1] == fill);
+    // Several times, so that each worker has had its turn.
+    for fill in 0..4 {
+        let result = pool.apply(words, (fill, most)).expect("three quarters of the quota are free");
+        assert_eq!(last(result), fill);
     }
-    assert_eq!(pool.apply(last, (bytes(9, most),)).expect("as many of the client's"), 9);
+    assert_eq!(pool.apply(last, (words(9, most),)).expect("as many of the client's"), 9);
     let committed = leftovers::committed(std::process::id());
     // The control memory comes on top, and is small.
     assert!(committed <= 3 * quota + (64 << 20), "{committed} bytes for three quotas of {quota}");
 }
 
 fn large_results() {
-    weather("64 MiB results", tight(QUOTA), |pool, tally| {
-        let expected: Vec<u8> = bytes(7, LARGE as u64);
+    let (large, quota) = (large(), quota());
+    weather(&format!("results of {large} bytes"), tight(quota), |pool, tally| {
+        let expected = words(7, large);
         let kills = blow(pool, wind(), |over| {
             while !over.load(Ordering::Relaxed) {
-                let results =
-                    [7, 7].map(|fill| pool.apply_async(bytes, (fill, LARGE as u64)).expect("a slot"));
+                let results = [7, 7].map(|fill| pool.apply_async(words, (fill, large)).expect("a slot"));
                 for result in results {
                     tally.get(&result, |value| *value == expected);
                 }
             }
         });
-        expect_all_memory_back(pool, QUOTA);
+        expect_all_memory_back(pool, quota);
         kills
     });
 }
 
 fn large_arguments() {
-    weather("64 MiB arguments", tight(QUOTA), |pool, tally| {
-        let argument = bytes(9, LARGE as u64);
-        let equal =
-            |a: Vec<u8>| -> bool { a.len() == LARGE && a.iter().step_by(4096).all(|&byte| byte == 9) };
+    let (large, quota) = (large(), quota());
+    weather(&format!("arguments of {large} bytes"), tight(quota), |pool, tally| {
+        let argument = words(9, large);
+        let sum = |words: Vec<u64>| words.iter().step_by(512).sum::<u64>();
         let kills = blow(pool, wind(), |over| {
             while !over.load(Ordering::Relaxed) {
-                let results = [0, 1].map(|_| pool.apply_async(equal, (argument.clone(),)).expect("a slot"));
+                let results = [0, 1].map(|_| pool.apply_async(sum, (argument.clone(),)).expect("a slot"));
                 for result in results {
-                    tally.get(&result, |&equal| equal);
+                    tally.get(&result, |&value| value == 9 * large / 4096);
                 }
             }
         });
-        expect_all_memory_back(pool, QUOTA);
+        expect_all_memory_back(pool, quota);
         kills
     });
 }
@@ -90,8 +98,9 @@ fn large_arguments() {
 /// Results that are kept, each larger than the one before: workers keep taking extents that they never
 /// had. Dropped, and again.
 fn growing_results() {
+    /// Room for what is kept, held by one worker, in blocks that are larger than what is in them.
     const QUOTA: u64 = 96 << 20;
-    let wind = Wind { kills: Extent::now().pick(40, 150, 800), pauses: (300, 5_000) };
+    let wind = Wind { kills: Extent::now().pick(30, 150, 800), pauses: (300, 5_000) };
     weather("growing memory", tight(QUOTA), |pool, tally| {
         let kills = blow(pool, wind, |over| {
             let mut random = Random::new(3);
@@ -108,10 +117,11 @@ fn grow_once(pool: &Pool, tally: &Tally, random: &mut Random, over: &AtomicBool)
     let mut kept = VecDeque::new();
     let mut held = 0;
     let mut len = 1000;
-    // Up to 40 MiB kept of some 50 sizes: of every class of blocks, and runs of extents.
-    while len < 8 << 20 && !over.load(Ordering::Relaxed) {
-        let fill = random.below(256) as u8;
-        kept.push_back((fill, len, pool.apply_async(bytes, (fill, len)).expect("a slot")));
+    let largest = Extent::now().pick(2 << 20, 8 << 20, 8 << 20);
+    // Up to 40 MiB kept, of many sizes: of every class of blocks, and runs of extents.
+    while len < largest && !over.load(Ordering::Relaxed) {
+        let fill = random.below(256);
+        kept.push_back((fill, len, pool.apply_async(words, (fill, len)).expect("a slot")));
         held += len;
         while held > 40 << 20 {
             let (fill, len, result) = kept.pop_front().expect("something is held");
@@ -128,8 +138,6 @@ fn grow_once(pool: &Pool, tally: &Tally, random: &mut Random, over: &AtomicBool)
     }
 }
 
-fn check(tally: &Tally, fill: u8, len: u64, result: &ringpool::AsyncResult<Vec<u8>>) {
-    tally.get(result, |value| {
-        value.len() as u64 == len && value.iter().step_by(512).all(|&byte| byte == fill)
-    });
+fn check(tally: &Tally, fill: u64, len: u64, result: &ringpool::AsyncResult<Vec<u64>>) {
+    tally.get(result, |value| *value == words(fill, len));
 }
