@@ -119,14 +119,13 @@ fn streamed(workers: usize) {
     let mut latencies = Latencies::default();
     let mut times = Random::new(30 + workers as u64);
     let items = (0..rounds()).map(move |_| times.below(EDGE));
-    let mut stream = pool.imap_unordered(take, items, 1).expect("a stream").buffersize(2 * workers);
+    let stream = pool.imap_unordered(take, items, 1).expect("a stream").buffersize(2 * workers);
     let mut start = Instant::now();
-    while let Some(result) = stream.next() {
+    for result in stream {
         latencies.add(start, result.is_ok());
         busy_wait(random.micros(EDGE / 2));
         start = Instant::now();
     }
-    drop(stream);
     assert_eq!(latencies.all.len() as u64, rounds(), "as many results as items");
     latencies.report("streamed", workers, &pool);
 }
