@@ -10,6 +10,7 @@ use crate::slot::Owner;
 use crate::sync::Ordering;
 use crate::sync::private::{Private, PrivateUsize};
 use crate::sys::{self, Channel, EventFd, Listener, ProcessHandle, Received, Sent};
+use crate::wake::ParkState;
 use rustix::process::Signal;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -21,6 +22,8 @@ const CLOSING_TICK: Duration = Duration::from_millis(10);
 const DEAF_TICK: Duration = Duration::from_secs(1);
 /// How often an idle pool's memory is looked at.
 const IDLE_TICK: Duration = Duration::from_secs(2);
+/// How often busy workers are looked at: nothing else would show one whose thread ended and left others.
+const HEADLESS_TICK: Duration = Duration::from_secs(2);
 /// How often launching workers is tried again after it has failed.
 const LAUNCH_TICK: Duration = Duration::from_millis(100);
 /// How many templates in a row may be killed while they launch one worker.
@@ -134,6 +137,8 @@ pub(crate) struct Supervisor {
     early_since: Instant,
     /// When places that had stayed empty were last filled, or tried to.
     last_fill: Instant,
+    /// When busy workers were last looked at.
+    last_look: Instant,
     broken: bool,
     /// Iterators that still have input to submit.
     streams: Arc<PrivateUsize>,
@@ -160,6 +165,7 @@ impl Supervisor {
             early_deaths: 0,
             early_since: Instant::now(),
             last_fill: Instant::now(),
+            last_look: Instant::now(),
             broken: false,
             streams,
         }
@@ -369,6 +375,23 @@ impl Supervisor {
         }
         if deaf {
             self.check_deaf();
+        }
+        if self.last_look.elapsed() >= HEADLESS_TICK {
+            self.last_look = Instant::now();
+            self.end_headless();
+        }
+    }
+
+    /// Kills workers whose first thread, which serves, has ended in a task while others live on: the
+    /// process counts as alive to the kernel, and its task would never end.
+    fn end_headless(&self) {
+        for (index, resident) in self.residents.iter().enumerate() {
+            let Some(resident) = resident else { continue };
+            // A guest may serve by another thread. One that sleeps or searches is there.
+            let busy = self.segment.park(index as u32).state() == ParkState::Run;
+            if !resident.guest && busy && sys::first_thread_ended(resident.handle.pid()) {
+                let _ = resident.handle.kill(Signal::KILL);
+            }
         }
     }
 

@@ -1,10 +1,11 @@
 //! Other processes that play a part in a test: this program run again, or another one.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 const ROLE: &str = "RINGPOOL_TEST_ROLE";
+/// In the environment of actors and of all that they start: the process of the test.
+const TEST: &str = "RINGPOOL_TEST_PROCESS";
 
 /// What an actor does, with the arguments that it was started with.
 pub type Part = fn(&[String]);
@@ -22,6 +23,18 @@ pub fn play(roles: &[(&str, Part)]) {
 /// For actors: waits until the test closes their input, or has died.
 pub fn wait_for_the_end() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// Running processes that actors of this test have started, and the actors themselves: whatever became of
+/// their parents, and whatever they call themselves.
+pub fn troupe() -> Vec<u32> {
+    let mark = format!("{TEST}={}", std::process::id());
+    let marked = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|entry| entry == mark.as_bytes())
+    };
+    let running = crate::procs::all().into_iter().filter(|(_, stat)| !matches!(stat.state, 'Z' | 'X'));
+    running.map(|(pid, _)| pid).filter(|&pid| marked(pid)).collect()
 }
 
 /// A running actor, killed when dropped.
@@ -44,8 +57,7 @@ impl Actor {
     }
 
     fn run(mut command: Command, args: &[&str]) -> Self {
-        // A group of its own, by which all its processes can be found when it is gone.
-        command.process_group(0);
+        command.env(TEST, std::process::id().to_string());
         let mut child =
             command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("an actor");
         let output = BufReader::new(child.stdout.take().expect("piped above"));

@@ -1,6 +1,7 @@
 //! Looking at processes through `/proc`, and signalling those that this program started.
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::time::Duration;
 
 /// What `/proc/<pid>/stat` says.
 #[derive(Clone, Debug)]
@@ -11,8 +12,6 @@ pub struct Stat {
     pub state: char,
     /// The parent's id.
     pub parent: u32,
-    /// The process group's id.
-    pub group: u32,
     /// CPU time used, in clock ticks.
     pub ticks: u64,
     /// When it started: with the id, a name that is not used twice.
@@ -29,7 +28,6 @@ pub fn stat(pid: u32) -> Option<Stat> {
         name: head.split_once('(')?.1.to_owned(),
         state: fields.first()?.chars().next()?,
         parent: u32::try_from(number(4)?).ok()?,
-        group: u32::try_from(number(5)?).ok()?,
         ticks: number(14)? + number(15)?,
         started: number(22)?,
     })
@@ -45,6 +43,21 @@ pub fn is_stopped(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| stat.state == 'T')
 }
 
+/// CPU time that the threads of a process have used, to the nanosecond: ticks are counted by samples, which
+/// miss a process that runs for some microseconds at a time.
+pub fn cpu_time(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let text = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
+    Duration::from_nanos(text.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum())
+}
+
+/// How often a process has gone to sleep.
+pub fn sleeps(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
 /// All processes.
 pub fn all() -> Vec<(u32, Stat)> {
     let entries = std::fs::read_dir("/proc").expect("/proc");
@@ -55,13 +68,6 @@ pub fn all() -> Vec<(u32, Stat)> {
 /// Children of a process, zombies included.
 pub fn children(parent: u32) -> Vec<(u32, Stat)> {
     all().into_iter().filter(|(_, stat)| stat.parent == parent).collect()
-}
-
-/// The processes of a group that run.
-pub fn of_group(group: u32) -> Vec<u32> {
-    let members =
-        all().into_iter().filter(|(_, stat)| stat.group == group && !matches!(stat.state, 'Z' | 'X'));
-    members.map(|(pid, _)| pid).collect()
 }
 
 /// Children, their children, and so on.

@@ -10,8 +10,6 @@ mod launching;
 mod parents;
 #[path = "faults/stops.rs"]
 mod stops;
-#[path = "faults/storms.rs"]
-mod storms;
 
 use ringpool::{Context, Error, ErrorKind, Exit, Pool};
 use ringpool_tests::{actor, eventually, procs};
@@ -65,7 +63,6 @@ fn main() {
     tests.extend(chunks::tests());
     tests.extend(launching::tests());
     tests.extend(stops::tests());
-    tests.extend(storms::tests());
     tests.extend(parents::tests());
     ringpool_tests::run(tests)
 }

@@ -7,14 +7,23 @@ use crate::segment::Segment;
 use crate::shared_slice::Serving;
 use crate::sync::Ordering;
 use crate::sync::private::{Private, PrivateBool, PrivateUsize};
-use crate::sys::{self, Channel, ProcessHandle, Program};
+use crate::sys::{self, Channel, ProcessHandle, Program, Received};
 use crate::worker::{Leave, Worker};
+use std::cell::Cell;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Set in the environment of a program that is run anew: the process id of its pool.
 pub(super) const VARIABLE: &str = "RINGPOOL_ENTER";
+
+/// A program that is run anew is told at once what it is to be.
+const INSTRUCTION_LIMIT: Duration = Duration::from_secs(1);
+
+/// Every so often an idle worker reads in `/proc` whether the pool's process lives, not only whether
+/// anybody has its id: that costs more than all else that an idle worker does.
+const CLOSE_LOOK: u32 = 16;
 
 static INITIALIZED: PrivateBool = PrivateBool::new(false);
 /// How many pools this process works for.
@@ -55,16 +64,12 @@ pub fn is_worker() -> bool {
 
 /// The life of a program that was run anew.
 fn enter(pool: u32) -> ! {
-    // The pool's process may be dead already; then nobody would ever end this one.
-    if !sys::set_parent_death_signal(pool) {
-        sys::quick_exit(1);
-    }
     // SAFETY: standard input is the channel that the pool passed, and nothing has used it yet.
     let duplicate = unsafe { OwnedFd::from_raw_fd(0) }.try_clone();
     let (Ok(fd), Ok(())) = (duplicate, sys::redirect_stdin_to_null()) else { sys::quick_exit(1) };
     let channel = Channel::from_fd(fd);
     let mut buffer = [0; 64];
-    let Ok(Some((len, fds))) = channel.recv(&mut buffer) else { sys::quick_exit(1) };
+    let Some((len, fds)) = instruction(&channel, &mut buffer, pool) else { sys::quick_exit(1) };
     if fds.len() != 2 {
         sys::quick_exit(1);
     }
@@ -74,10 +79,28 @@ fn enter(pool: u32) -> ! {
                 sys::clear_parent_death_signal(); // it watches its parent, and has work to do after its end
                 template::serve(channel, fds, parent)
             }
-            Err(_) => sys::quick_exit(1),
+            Err(_) => template::end_with_the_pool(&channel, None),
         },
-        Some(ToChild::Worker { index, incarnation }) => forked_worker(fds, index, incarnation, channel),
+        Some(ToChild::Worker { index, incarnation }) => {
+            // The pool's process may be dead already; then nobody would ever end this one.
+            if !sys::set_parent_death_signal(pool) {
+                sys::quick_exit(1);
+            }
+            forked_worker(fds, index, incarnation, channel)
+        }
         Some(ToChild::GuardName { .. } | ToChild::NoPlace) | None => sys::quick_exit(1),
+    }
+}
+
+/// What this process is to be; `None` if the pool's process died before it said so.
+///
+/// One that has said so and died since is obeyed: a template must take its name down. So this process
+/// asks for death with its parent only if no word comes.
+fn instruction(channel: &Channel, buffer: &mut [u8], pool: u32) -> Option<(usize, Vec<OwnedFd>)> {
+    match channel.recv_timeout(buffer, INSTRUCTION_LIMIT) {
+        Ok(Received::Message(len, fds)) => Some((len, fds)),
+        Ok(Received::Nothing) if sys::set_parent_death_signal(pool) => channel.recv(buffer).ok()?,
+        Ok(Received::Nothing | Received::Closed) | Err(_) => None,
     }
 }
 
@@ -94,7 +117,13 @@ pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, 
             let header = segment.header();
             let pid = header.creator_pid.load(Ordering::Relaxed) as u32;
             let start = header.creator_start.load(Ordering::Relaxed);
-            run_worker(&segment, incarnation, true, &channel, &|| !sys::still_runs(pid, start)).1
+            let looks = Cell::new(0u32);
+            let creator_gone = || {
+                looks.set(looks.get().wrapping_add(1));
+                let closely = looks.get().is_multiple_of(CLOSE_LOOK);
+                !sys::is_somebody(pid) || closely && !sys::still_runs(pid, start)
+            };
+            run_worker(&segment, incarnation, true, &channel, &creator_gone).1
         }
         Err(error) => {
             let _ = channel.try_send(&FromWorker::Refused(error.to_string()).to_bytes(), &[]);

@@ -293,7 +293,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
 /// The pool's process has died, or is dying, or has shut this template down and removed the name itself.
 ///
 /// Workers die with this process.
-fn end_with_the_pool(channel: &Channel, mut guarded: Option<(u64, String)>) -> ! {
+pub(super) fn end_with_the_pool(channel: &Channel, mut guarded: Option<(u64, String)>) -> ! {
     let mut buffer = [0; 512];
     while let Ok(Received::Message(len, _)) = channel.try_recv(&mut buffer) {
         if let Some(ToChild::GuardName { nonce, name }) = ToChild::from_bytes(&buffer[..len]) {

@@ -95,6 +95,19 @@ pub(crate) fn still_runs(pid: u32, started: u64) -> bool {
     super::fate(pid, started).is_alive()
 }
 
+/// Whether any process has this id, if only a zombie. One system call, unlike [`still_runs`].
+pub(crate) fn is_somebody(pid: u32) -> bool {
+    to_pid(pid).is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH))
+}
+
+/// Whether the first thread of the process has ended: all of it, or there are others left. The id has to
+/// be a living process's, or that of one nobody has waited for.
+pub(crate) fn first_thread_ended(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
+    let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2));
+    state == Some(&b'Z')
+}
+
 /// Waits for a child that has no handle.
 pub(crate) fn wait_for_child(pid: u32) {
     if let Some(pid) = to_pid(pid) {

@@ -6,7 +6,7 @@ use crate::{SWEEP, Steps, watched};
 use libtest_mimic::Trial;
 use ringpool::crash::{self, Blow, Rehearsal};
 use ringpool::{Pool, named};
-use ringpool_tests::actor::Actor;
+use ringpool_tests::actor::{Actor, troupe};
 use ringpool_tests::functions::{self, SHOUT};
 use ringpool_tests::proof::Proof;
 use ringpool_tests::{eventually, procs, test_within};
@@ -86,8 +86,8 @@ fn name_of(at: u64) -> String {
 }
 
 /// All that a client had is gone.
-fn expect_nothing_left(group: u32, name: &str) {
-    eventually("its processes are gone", Duration::from_secs(20), || procs::of_group(group).is_empty());
+fn expect_nothing_left(name: &str) {
+    eventually("its processes are gone", Duration::from_secs(20), || troupe().is_empty());
     let card = format!("ringpool.{name}");
     let gone = || name.is_empty() || !procs::shm().contains(&card);
     eventually("its name is gone", Duration::from_secs(20), gone);
@@ -104,7 +104,7 @@ fn killed(part: &str, stride: u64) {
             let status = actor.wait();
             let hit = status.signal() == Some(libc::SIGKILL);
             assert!(hit || status.success(), "access {at}: {status}");
-            expect_nothing_left(actor.pid(), &name);
+            expect_nothing_left(&name);
             hit
         });
         steps.hit(hit);
@@ -138,7 +138,7 @@ fn stopped() {
             let status = actor.wait();
             let killed = hit && at.is_multiple_of(2);
             assert!(if killed { !status.success() } else { status.success() }, "access {at}: {status}");
-            expect_nothing_left(pid, &name);
+            expect_nothing_left(&name);
             hit
         });
         steps.hit(hit);
