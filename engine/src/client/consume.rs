@@ -6,7 +6,7 @@ use crate::arena::{Adoption, Class, EXTENT, WORDS_PER_EXTENT};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::recovery::{CLIENT, block_word, named_block};
 use crate::slot::{Answer, INLINE_RESULT, Owner, Place, Slot, State as SlotState, Word};
-use crate::sync::{Ordering, futex};
+use crate::sync::Ordering;
 use crate::task::{Status, failure};
 
 /// So many workers may die in a chunk before they start an item; the next death is the item's fault.
@@ -72,9 +72,7 @@ impl Client {
     /// Threads of this process that sleep until any task completes: one of them may be who waits for it.
     pub(super) fn wake_sleepers(&self, state: &mut State) {
         if state.sleepers > 0 {
-            let sleep = &self.segment.client().sleep;
-            sleep.fetch_and(!1, Ordering::Release);
-            futex::wake(sleep, futex::ALL);
+            self.segment.sleep().wake_always();
         }
     }
 

@@ -3,7 +3,7 @@
 use super::Client;
 use crate::segment::LANES;
 use crate::sync::private::Private;
-use crate::sync::{Ordering, fence, futex, spin_loop};
+use crate::sync::spin_loop;
 use std::time::{Duration, Instant};
 
 /// Where a submitted task is.
@@ -108,7 +108,7 @@ impl Client {
             spin_loop();
         }
         self.learn(false);
-        let sleep = &self.segment.client().sleep;
+        let sleep = self.segment.sleep();
         let mut backstop = BACKSTOP_FIRST;
         loop {
             let (seen, news);
@@ -118,9 +118,7 @@ impl Client {
                 state.sleepers += 1;
                 // A value of its own, so that no later sleeper can make this one sleep on.
                 state.sleep_epoch = state.sleep_epoch.wrapping_add(2);
-                seen = state.sleep_epoch | 1;
-                sleep.store(seen, Ordering::Relaxed);
-                fence(Ordering::SeqCst); // pairs with the fence in `Worker::run` and in a reap
+                seen = sleep.announce(state.sleep_epoch);
                 news = self.has_news(&state);
             }
             // Whoever makes it ready from here on finds us among the sleepers.
@@ -135,7 +133,7 @@ impl Client {
                 self.leave_sleepers();
                 return ready();
             };
-            let slept_out = !futex::wait(sleep, seen, Some(limit));
+            let slept_out = !sleep.sleep(seen, limit);
             self.leave_sleepers();
             if slept_out {
                 self.look_behind();
@@ -152,7 +150,7 @@ impl Client {
         let mut state = self.lock();
         state.sleepers -= 1;
         if state.sleepers == 0 {
-            self.segment.client().sleep.fetch_and(!1, Ordering::Relaxed);
+            self.segment.sleep().withdraw();
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::arena::{Adoption, BlockHandle, BlockWord, Class, WORDS_PER_EXTENT};
 use crate::segment::{Life, LifeState, Segment};
 use crate::slot::{Answer, Meta, Owner, Place, Reaped, Slot, State, Word};
-use crate::sync::{Ordering, fence, futex};
+use crate::sync::Ordering;
 use crate::worker::FuncWord;
 
 /// The client that adopts results: entry 0, which lives as long as the pool.
@@ -104,9 +104,6 @@ fn free_blocks(segment: &Segment, index: u32, dead: Owner) {
 
 /// Makes the client look at all its slots, asleep or not.
 fn wake_client(segment: &Segment) {
-    let client = segment.client();
-    client.rescan.store(1, Ordering::Release);
-    fence(Ordering::SeqCst); // pairs with the fence before the client's last look
-    client.sleep.fetch_and(!1, Ordering::Release);
-    futex::wake(&client.sleep, futex::ALL);
+    segment.client().rescan.store(1, Ordering::Release);
+    segment.sleep().wake_always();
 }

@@ -10,7 +10,7 @@ use crate::ring::{CompletionControl, CompletionRing, ReadyRing, Requeue, Window}
 use crate::slot::Slot;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::sys::{Mapping, create_memfd};
-use crate::wake::{Bell, Masks, Park, Seat};
+use crate::wake::{Bell, Masks, Park, Seat, SleepWord};
 pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
     MAX_PROCESSES, ProcessEntry, Sizes, VERSION,
@@ -293,6 +293,17 @@ impl Segment {
 
     pub(crate) fn park(&self, index: u32) -> Park<'_> {
         Park(&self.process(index).park)
+    }
+
+    /// Where threads of the client sleep until any task completes.
+    #[inline]
+    pub(crate) fn sleep(&self) -> SleepWord<'_> {
+        SleepWord(&self.client().sleep)
+    }
+
+    /// Where process `index` sleeps when its payload memory is full.
+    pub(crate) fn starved(&self, index: u32) -> SleepWord<'_> {
+        SleepWord(&self.process(index).starved)
     }
 
     /// The bell that wakes workers.

@@ -4,6 +4,8 @@
 
 mod bell;
 mod park;
+mod sleep;
 
 pub(crate) use bell::{Bell, Masks, Seat};
 pub(crate) use park::{Park, ParkState};
+pub(crate) use sleep::SleepWord;
