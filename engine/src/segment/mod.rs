@@ -8,9 +8,9 @@ mod layout;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::{CompletionControl, CompletionRing, ReadyRing, Requeue, Window};
 use crate::slot::Slot;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{Mapping, create_memfd};
-use crate::wake::{Bell, Masks, Park, Seat, SleepWord};
+use crate::wake::{Bell, Berth, Masks, Park, Seat, SleepWord};
 pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
     MAX_PROCESSES, ProcessEntry, Sizes, VERSION,
@@ -306,9 +306,18 @@ impl Segment {
         SleepWord(&self.process(index).starved)
     }
 
+    fn masks(&self) -> &Masks {
+        self.at(self.layout.masks)
+    }
+
+    /// The place where worker `index` sleeps, for that worker.
+    pub(crate) fn berth(&self, index: u32, incarnation: u32) -> Berth<'_> {
+        Berth::new(self.park(index), self.masks(), index, incarnation)
+    }
+
     /// The bell that wakes workers.
     pub(crate) fn bell<'a>(&'a self) -> Bell<'a, impl Fn(u32) -> Seat<'a>> {
-        Bell::new(self.at::<Masks>(self.layout.masks), self.places(), |index| {
+        Bell::new(self.masks(), self.places(), |index| {
             let entry = self.process(index);
             Seat { park: Park(&entry.park), lanes: &entry.lanes }
         })
@@ -396,7 +405,6 @@ impl Segment {
     /// Tells all workers; they notice at once, asleep or not.
     pub(crate) fn set_state(&self, state: PoolState) {
         self.header().state.store(state as u32, Ordering::Release);
-        fence(Ordering::SeqCst); // pairs with the fence in the workers' park protocol
         self.bell().broadcast();
     }
 }
