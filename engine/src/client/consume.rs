@@ -36,12 +36,9 @@ impl Client {
                 ring.publish_head(tail);
                 state.told[w] = tail;
             }
-            everything |= ring.take_overflow();
+            everything |= ring.overflow().take();
         }
-        let rescan = &self.segment.client().rescan;
-        if rescan.load(Ordering::Acquire) != 0 && rescan.swap(0, Ordering::AcqRel) != 0 {
-            everything = true;
-        }
+        everything |= self.segment.rescan().take();
         if everything {
             self.scan(state);
         } else if taken > 0 {
@@ -51,10 +48,10 @@ impl Client {
 
     /// Whether [`poll`](Self::poll) would find anything. The last look before sleeping.
     pub(super) fn has_news(&self, state: &State) -> bool {
-        self.segment.client().rescan.load(Ordering::Acquire) != 0
+        self.segment.rescan().is_up()
             || (1..self.segment.places()).any(|worker| {
                 let ring = self.segment.completions(worker);
-                ring.tail() != state.read[worker as usize] || ring.has_overflow()
+                ring.tail() != state.read[worker as usize] || ring.overflow().is_up()
             })
     }
 

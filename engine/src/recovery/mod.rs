@@ -104,6 +104,6 @@ fn free_blocks(segment: &Segment, index: u32, dead: Owner) {
 
 /// Makes the client look at all its slots, asleep or not.
 fn wake_client(segment: &Segment) {
-    segment.client().rescan.store(1, Ordering::Release);
+    segment.rescan().raise();
     segment.sleep().wake_always();
 }

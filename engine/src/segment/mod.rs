@@ -6,7 +6,7 @@
 mod layout;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::{CompletionControl, CompletionRing, ReadyRing, Requeue, Window};
+use crate::ring::{CompletionControl, CompletionRing, Flag, ReadyRing, Requeue, Window};
 use crate::slot::Slot;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{Mapping, create_memfd};
@@ -293,6 +293,12 @@ impl Segment {
 
     pub(crate) fn park(&self, index: u32) -> Park<'_> {
         Park(&self.process(index).park)
+    }
+
+    /// Up if the client must look at all its slots.
+    #[inline]
+    pub(crate) fn rescan(&self) -> Flag<'_> {
+        Flag(&self.client().rescan)
     }
 
     /// Where threads of the client sleep until any task completes.
