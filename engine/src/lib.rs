@@ -5,13 +5,12 @@
 #[cfg(not(any(target_os = "linux", loom)))]
 compile_error!("ringpool needs Linux: memfd, pidfd and futexes shared between processes");
 
+mod arena;
 mod ring;
 mod slot;
 mod sync;
 mod wake;
 
-#[cfg(not(loom))]
-mod arena;
 #[cfg(not(loom))]
 mod attach;
 #[cfg(not(loom))]

@@ -5,9 +5,13 @@
 //! an extent has is written by the region's owner before it hands out the first block.
 
 mod block;
+#[cfg(not(loom))]
 mod class;
+#[cfg(not(loom))]
 mod region;
 
 pub(crate) use block::{Adoption, BlockHandle, BlockWord};
+#[cfg(not(loom))]
 pub(crate) use class::{Class, EXTENT, WORDS_PER_EXTENT};
+#[cfg(not(loom))]
 pub(crate) use region::{Block, Region};

@@ -249,7 +249,7 @@ fn spoilt_hints_are_found() {
 fn spoilt_processes_are_found() {
     fn park(s: &Scene, index: u32, idle: bool) {
         s.segment.park(index).announce(INCARNATION);
-        s.segment.bell().set_idle(index, idle);
+        s.segment.masks().set_idle(index, idle);
     }
     run(&[
         ("life", |s| s.segment.process(2).life.store(7 << 60, Relaxed), &[(1, Place::Process(2))]),
@@ -297,7 +297,7 @@ fn spoilt_processes_are_found() {
             },
             &[],
         ),
-        ("the client asleep", |s| s.segment.bell().set_idle(0, true), &[(6, Place::Process(0))]),
+        ("the client asleep", |s| s.segment.masks().set_idle(0, true), &[(6, Place::Process(0))]),
         ("places", |s| s.segment.header().places.store(5, Relaxed), &[(30, Place::Pool)]),
         ("state", |s| s.segment.header().state.store(3, Relaxed), &[(30, Place::Pool)]),
         ("functions", |s| s.segment.header().functions.store(1025, Relaxed), &[(30, Place::Pool)]),

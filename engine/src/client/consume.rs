@@ -6,7 +6,7 @@ use crate::arena::{Adoption, Class, EXTENT, WORDS_PER_EXTENT};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::recovery::{CLIENT, block_word, named_block};
 use crate::slot::{Answer, INLINE_RESULT, Owner, Place, Slot, State as SlotState, Word};
-use crate::sync::{Ordering, futex};
+use crate::sync::Ordering;
 use crate::task::{Status, failure};
 
 /// So many workers may die in a chunk before they start an item; the next death is the item's fault.
@@ -36,12 +36,9 @@ impl Client {
                 ring.publish_head(tail);
                 state.told[w] = tail;
             }
-            everything |= ring.take_overflow();
+            everything |= ring.overflow().take();
         }
-        let rescan = &self.segment.client().rescan;
-        if rescan.load(Ordering::Acquire) != 0 && rescan.swap(0, Ordering::AcqRel) != 0 {
-            everything = true;
-        }
+        everything |= self.segment.rescan().take();
         if everything {
             self.scan(state);
         } else if taken > 0 {
@@ -51,10 +48,10 @@ impl Client {
 
     /// Whether [`poll`](Self::poll) would find anything. The last look before sleeping.
     pub(super) fn has_news(&self, state: &State) -> bool {
-        self.segment.client().rescan.load(Ordering::Acquire) != 0
+        self.segment.rescan().is_up()
             || (1..self.segment.places()).any(|worker| {
                 let ring = self.segment.completions(worker);
-                ring.tail() != state.read[worker as usize] || ring.has_overflow()
+                ring.tail() != state.read[worker as usize] || ring.overflow().is_up()
             })
     }
 
@@ -72,9 +69,7 @@ impl Client {
     /// Threads of this process that sleep until any task completes: one of them may be who waits for it.
     pub(super) fn wake_sleepers(&self, state: &mut State) {
         if state.sleepers > 0 {
-            let sleep = &self.segment.client().sleep;
-            sleep.fetch_and(!1, Ordering::Release);
-            futex::wake(sleep, futex::ALL);
+            self.segment.sleep().wake_always();
         }
     }
 

@@ -4,8 +4,8 @@ use crate::arena::BlockHandle;
 use crate::recovery::{CLIENT, block_word};
 use crate::segment::Segment;
 use crate::slot::INLINE_RESULT;
+use crate::sync::Ordering;
 use crate::sync::private::{Private, PrivateUsize};
-use crate::sync::{Ordering, fence, futex};
 use std::sync::Arc;
 
 /// A short result, aligned for every archive.
@@ -60,11 +60,7 @@ impl Drop for ResultBlock {
         self.holdings.bytes[self.handle.owner as usize].fetch_sub(self.capacity, Private::Relaxed);
         let Some(block) = block_word(segment, self.handle) else { return };
         block.release(CLIENT);
-        fence(Ordering::SeqCst); // pairs with the fence in `TaskMemory::take_patiently`
-        let starved = &segment.process(self.handle.owner).starved;
-        if starved.load(Ordering::Relaxed) == 1 && starved.swap(0, Ordering::AcqRel) == 1 {
-            futex::wake(starved, futex::ALL);
-        }
+        segment.starved(self.handle.owner).wake_sleepers();
     }
 }
 

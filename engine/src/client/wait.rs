@@ -3,7 +3,7 @@
 use super::Client;
 use crate::segment::LANES;
 use crate::sync::private::Private;
-use crate::sync::{Ordering, back_stop, fence, futex, spin_loop};
+use crate::sync::{Ordering, back_stop, fence, spin_loop};
 use std::time::{Duration, Instant};
 
 /// Where a submitted task is.
@@ -76,7 +76,7 @@ impl Client {
                 }
             };
             let seen = word.announce_wait(ticket.generation);
-            fence(Ordering::SeqCst); // pairs with the fence in `recovery::wake_client`
+            fence(Ordering::SeqCst); // pairs with the fence in `recovery::urge_client`
             let slept_out = match seen {
                 Some(seen) if !self.is_urged() => !word.sleep(seen, Some(limit)),
                 _ => false,
@@ -91,7 +91,7 @@ impl Client {
 
     /// Whether somebody has asked for a look at all slots.
     fn is_urged(&self) -> bool {
-        self.segment.client().rescan.load(Ordering::Acquire) != 0
+        self.segment.rescan().is_up()
     }
 
     /// Ends a thread's interest in a slot's word; the last one lets the slot be used again.
@@ -118,7 +118,7 @@ impl Client {
             spin_loop();
         }
         self.learn(false);
-        let sleep = &self.segment.client().sleep;
+        let sleep = self.segment.sleep();
         let mut backstop = BACKSTOP_FIRST;
         loop {
             let (seen, news);
@@ -128,9 +128,7 @@ impl Client {
                 state.sleepers += 1;
                 // A value of its own, so that no later sleeper can make this one sleep on.
                 state.sleep_epoch = state.sleep_epoch.wrapping_add(2);
-                seen = state.sleep_epoch | 1;
-                sleep.store(seen, Ordering::Relaxed);
-                fence(Ordering::SeqCst); // pairs with the fence in `Worker::run` and in a reap
+                seen = sleep.announce(state.sleep_epoch);
                 news = self.has_news(&state);
             }
             // Whoever makes it ready from here on finds us among the sleepers.
@@ -145,7 +143,7 @@ impl Client {
                 self.leave_sleepers();
                 return ready();
             };
-            let slept_out = !futex::wait(sleep, seen, Some(limit));
+            let slept_out = !sleep.sleep(seen, limit);
             self.leave_sleepers();
             if slept_out {
                 self.look_behind();
@@ -162,7 +160,7 @@ impl Client {
         let mut state = self.lock();
         state.sleepers -= 1;
         if state.sleepers == 0 {
-            self.segment.client().sleep.fetch_and(!1, Ordering::Relaxed);
+            self.segment.sleep().withdraw();
         }
     }
 

@@ -6,7 +6,7 @@ mod rehearsal;
 use crate::arena::{Adoption, BlockHandle, BlockWord, Class, WORDS_PER_EXTENT};
 use crate::segment::{Life, LifeState, Segment};
 use crate::slot::{Answer, Meta, Owner, Place, Reaped, Slot, State, Word};
-use crate::sync::{Ordering, fence, futex};
+use crate::sync::Ordering;
 use crate::worker::FuncWord;
 
 #[cfg(feature = "crash")]
@@ -123,9 +123,6 @@ pub(crate) fn urge_client(segment: &Segment) {
 
 /// Makes the client look at all its slots, asleep or not, unless it waits for one of them only.
 fn wake_client(segment: &Segment) {
-    let client = segment.client();
-    client.rescan.store(1, Ordering::Release);
-    fence(Ordering::SeqCst); // pairs with the fence before the client's last look
-    client.sleep.fetch_and(!1, Ordering::Release);
-    futex::wake(&client.sleep, futex::ALL);
+    segment.rescan().raise();
+    segment.sleep().wake_always();
 }

@@ -1,5 +1,6 @@
 //! The completion ring: one worker tells one client which slots it has finished.
 
+use super::Flag;
 use crate::sync::{AtomicU32, Ordering};
 
 /// The positions of a completion ring, each on lines of its own.
@@ -51,7 +52,7 @@ impl<'a> CompletionRing<'a> {
         let tail = self.control.tail.load(Ordering::Relaxed);
         let head = self.control.head.load(Ordering::Acquire); // pairs with `publish_head`
         if tail.wrapping_sub(head) >= self.cells.len() as u32 {
-            self.control.overflow.store(1, Ordering::Release);
+            self.overflow().raise();
             return;
         }
         self.cells[tail as usize & (self.cells.len() - 1)].store(slot, Ordering::Relaxed);
@@ -83,13 +84,9 @@ impl<'a> CompletionRing<'a> {
         self.control.head.store(head, Ordering::Release); // pairs with `push`
     }
 
+    /// Up if a hint was lost; who takes it looks at all its slots.
     #[inline]
-    pub(crate) fn has_overflow(&self) -> bool {
-        self.control.overflow.load(Ordering::Acquire) != 0
-    }
-
-    /// Takes the overflow mark; the caller then looks at all its slots.
-    pub(crate) fn take_overflow(&self) -> bool {
-        self.has_overflow() && self.control.overflow.swap(0, Ordering::AcqRel) != 0
+    pub(crate) fn overflow(&self) -> Flag<'a> {
+        Flag(&self.control.overflow)
     }
 }

@@ -4,11 +4,13 @@
 //! transition on the slot that it names. `README.md` beside this file has the protocol.
 
 mod completion;
+mod flag;
 mod ready;
 mod requeue;
 mod window;
 
 pub(crate) use completion::{CompletionControl, CompletionRing};
+pub(crate) use flag::Flag;
 pub(crate) use ready::{ReadyControl, ReadyRing};
 pub(crate) use requeue::Requeue;
 pub(crate) use window::{BATCH, Hint, Window};

@@ -1,29 +1,29 @@
 //! Ready slots that no ring announces any more: one bit each, set by reapers and by clients' back-stop.
 
-use super::{BATCH, Hint, Window};
+use super::{BATCH, Flag, Hint, Window};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A bit map over a client's slots, with a word that says whether it is worth reading.
 #[derive(Clone, Copy)]
 pub(crate) struct Requeue<'a> {
-    any: &'a AtomicU32,
+    any: Flag<'a>,
     bits: &'a [AtomicU64],
 }
 
 impl<'a> Requeue<'a> {
     pub(crate) fn new(any: &'a AtomicU32, bits: &'a [AtomicU64]) -> Self {
-        Requeue { any, bits }
+        Requeue { any: Flag(any), bits }
     }
 
     /// Announces a ready slot.
     pub(crate) fn announce(&self, slot: u32) {
         self.bits[slot as usize / 64].fetch_or(1 << (slot % 64), Ordering::AcqRel);
-        self.any.store(1, Ordering::Release); // after the bit: see `claim`
+        self.any.raise(); // after the bit
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.any.load(Ordering::Acquire) == 0
+        !self.any.is_up()
     }
 
     /// Takes up to `most` announced slots into `window`; returns how many. Begins behind `cursor`, where the
@@ -39,7 +39,7 @@ impl<'a> Requeue<'a> {
         window: &Window,
         hint: impl Fn(u32) -> Hint,
     ) -> usize {
-        if self.is_empty() || self.any.swap(0, Ordering::AcqRel) == 0 {
+        if !self.any.take() {
             return 0;
         }
         let most = most.clamp(1, BATCH);
@@ -62,7 +62,7 @@ impl<'a> Requeue<'a> {
             let mut seen = word.load(Ordering::Acquire) & part;
             while seen != 0 {
                 if taken == most {
-                    self.any.store(1, Ordering::Release);
+                    self.any.raise();
                     return taken;
                 }
                 let bit = seen.trailing_zeros();
@@ -75,7 +75,7 @@ impl<'a> Requeue<'a> {
             }
         }
         if late != 0 {
-            self.any.store(1, Ordering::Release); // set behind our back, in a part we had done with
+            self.any.raise(); // set behind our back, in a part we had done with
         }
         taken
     }

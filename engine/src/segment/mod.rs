@@ -7,11 +7,11 @@ mod layout;
 mod view;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::{CompletionControl, CompletionRing, ReadyRing, Requeue, Window};
+use crate::ring::{CompletionControl, CompletionRing, Flag, ReadyRing, Requeue, Window};
 use crate::slot::Slot;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{Mapping, create_memfd};
-use crate::wake::{Bell, Masks, Park, Seat};
+use crate::wake::{Bell, Berth, Masks, Park, Seat, SleepWord};
 pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
     MAX_PROCESSES, ProcessEntry, Sizes, VERSION,
@@ -371,8 +371,30 @@ impl ControlMemory {
         Park(&self.process(index).park)
     }
 
-    fn masks(&self) -> &Masks {
+    /// Up if the client must look at all its slots.
+    #[inline]
+    pub(crate) fn rescan(&self) -> Flag<'_> {
+        Flag(&self.client().rescan)
+    }
+
+    /// Where threads of the client sleep until any task completes.
+    #[inline]
+    pub(crate) fn sleep(&self) -> SleepWord<'_> {
+        SleepWord(&self.client().sleep)
+    }
+
+    /// Where process `index` sleeps when its payload memory is full.
+    pub(crate) fn starved(&self, index: u32) -> SleepWord<'_> {
+        SleepWord(&self.process(index).starved)
+    }
+
+    pub(crate) fn masks(&self) -> &Masks {
         self.at(self.layout.masks)
+    }
+
+    /// The place where worker `index` sleeps, for that worker.
+    pub(crate) fn berth(&self, index: u32, incarnation: u32) -> Berth<'_> {
+        Berth::new(self.park(index), self.masks(), index, incarnation)
     }
 
     /// The bell that wakes workers.
@@ -441,7 +463,6 @@ impl ControlMemory {
     /// Tells all workers; they notice at once, asleep or not.
     pub(crate) fn set_state(&self, state: PoolState) {
         self.header().state.store(state as u32, Ordering::Release);
-        fence(Ordering::SeqCst); // pairs with the fence in the workers' park protocol
         self.bell().broadcast();
     }
 }

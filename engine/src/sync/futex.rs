@@ -72,10 +72,11 @@ mod kernel {
     }
 }
 
-// Under loom a sleeper polls: a lost wake-up shows as a loop that never ends, which loom reports.
+// Under loom a sleeper polls: a lost wake-up shows as a loop that never ends, which loom reports. As in the
+// kernel, the sleeper learns nothing about other words.
 #[cfg(loom)]
 pub(crate) fn wait(word: &AtomicU32, seen: u32, _limit: Option<Duration>) -> bool {
-    while word.load(super::Ordering::Acquire) == seen {
+    while word.load(super::Ordering::Relaxed) == seen {
         super::spin_loop();
     }
     true
@@ -88,7 +89,7 @@ pub(crate) fn wake(_word: &AtomicU32, _count: u32) -> usize {
 
 #[cfg(loom)]
 pub(crate) fn wait_low(word: &AtomicU64, seen: u64, _limit: Option<Duration>) -> bool {
-    while word.load(super::Ordering::Acquire) as u32 == seen as u32 {
+    while word.load(super::Ordering::Relaxed) as u32 == seen as u32 {
         super::spin_loop();
     }
     true

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | plain | std's atomics, wrapped | nothing: the wrappers vanish |
 //! | feature `crash` | the same | the process may kill or stop itself, as a test has told it: see `crash.rs` |
-//! | `--cfg loom` | loom's | loom runs every interleaving and reordering |
+//! | `--cfg loom` | loom's, wrapped | loom runs every interleaving and reordering; a test may weaken an access: see `weak.rs` |
 //!
 //! Nothing else in this crate names std's atomics (clippy sees to that): words of one process alone
 //! are in [`private`].
@@ -13,11 +13,13 @@
 pub mod crash;
 pub(crate) mod futex;
 pub(crate) mod private;
+#[cfg(loom)]
+pub(crate) mod weak;
 #[cfg(not(loom))]
 mod words;
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use weak::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use words::{AtomicU32, AtomicU64, Ordering, fence};
 

@@ -31,6 +31,24 @@ impl Masks {
             searching: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
+
+    fn set(words: &[AtomicU64], index: u32, on: bool) {
+        let bit = 1 << (index % 64);
+        let word = &words[index as usize / 64];
+        if on {
+            word.fetch_or(bit, Ordering::AcqRel);
+        } else {
+            word.fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn set_idle(&self, index: u32, on: bool) {
+        Self::set(&self.idle, index, on);
+    }
+
+    pub(super) fn set_searching(&self, index: u32, on: bool) {
+        Self::set(&self.searching, index, on);
+    }
 }
 
 /// A worker as its wakers see it.
@@ -71,24 +89,6 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         Bell { masks, words: (processes as usize).div_ceil(64).min(MASK_WORDS), processes, seat }
     }
 
-    fn set(masks: &[AtomicU64], index: u32, on: bool) {
-        let bit = 1 << (index % 64);
-        let word = &masks[index as usize / 64];
-        if on {
-            word.fetch_or(bit, Ordering::AcqRel);
-        } else {
-            word.fetch_and(!bit, Ordering::AcqRel);
-        }
-    }
-
-    pub(crate) fn set_idle(&self, index: u32, on: bool) {
-        Self::set(&self.masks.idle, index, on);
-    }
-
-    pub(crate) fn set_searching(&self, index: u32, on: bool) {
-        Self::set(&self.masks.searching, index, on);
-    }
-
     /// Whether anybody but `me` may be asleep.
     #[inline]
     pub(crate) fn anybody_idle(&self, me: u32) -> bool {
@@ -119,7 +119,7 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
     /// whoever stops searching looks at the backlog afterwards and passes the wake-up on.
     #[inline]
     pub(crate) fn notify(&self, lane: usize) {
-        fence(Ordering::SeqCst); // pairs with the fence before the last look in `Worker::park`
+        fence(Ordering::SeqCst); // pairs with the fence in `Berth::announce`
         let searching = |p| {
             let seat = (self.seat)(p);
             seat.park.state() == ParkState::Search && seat.serves(lane)
@@ -150,9 +150,29 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         }
     }
 
+    /// Worker `me` is about to get busy, or to leave: wakes others for the work that it leaves, for which
+    /// somebody may have skipped a wake-up because `me` was searching, or on its way.
+    ///
+    /// `backlog` says whether there is work in a lane. It is asked after the fence: whatever was
+    /// published before somebody saw `me` searching is seen then.
+    #[inline]
+    pub(crate) fn pass_on(
+        &self,
+        me: u32,
+        lanes: impl Iterator<Item = usize>,
+        backlog: impl FnMut(&usize) -> bool,
+    ) {
+        // Pairs with the fence in `notify`; and with the one in `Berth::announce`, for hints that `me` has
+        // just moved to its window.
+        fence(Ordering::SeqCst);
+        if self.anybody_idle(me) {
+            lanes.filter(backlog).for_each(|lane| self.notify(lane));
+        }
+    }
+
     /// Wakes one worker whatever the words say: for peers that may be stopped in mid-protocol.
     pub(crate) fn notify_force(&self, lane: usize) {
-        fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst); // pairs with the fence in `Berth::announce`
         for park in self.idle_for(lane) {
             let _ = park.notify();
             if park.wake() {
@@ -161,8 +181,10 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         }
     }
 
-    /// Wakes everybody, masks or not: repairs the wake-ups that a dead process owed.
+    /// Wakes everybody, masks or not, for news that concern all; this also repairs the wake-ups that a
+    /// dead process owed. The caller has published the news with Release.
     pub(crate) fn broadcast(&self) {
+        fence(Ordering::SeqCst); // pairs with the fence in `Berth::announce`
         for p in 0..self.processes {
             let park = (self.seat)(p).park;
             let _ = park.notify();

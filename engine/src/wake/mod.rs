@@ -3,7 +3,11 @@
 //! `README.md` beside this file has the protocol and why it is right.
 
 mod bell;
+mod berth;
 mod park;
+mod sleep;
 
 pub(crate) use bell::{Bell, Masks, Seat};
+pub(crate) use berth::Berth;
 pub(crate) use park::{Park, ParkState};
+pub(crate) use sleep::SleepWord;

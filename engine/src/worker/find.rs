@@ -4,8 +4,7 @@ use super::{Claimed, Leave, Worker};
 use crate::ring::{BATCH, Hint};
 use crate::segment::PoolState;
 use crate::slot::{State, Word};
-use crate::sync::{Ordering, fence, spin_loop};
-use crate::wake::ParkState;
+use crate::sync::{Ordering, spin_loop};
 use crate::worker::FuncWord;
 use std::time::Duration;
 
@@ -26,7 +25,10 @@ impl Worker<'_> {
         }
         // Straight from one task to the next, without telling anybody.
         if let Some(task) = self.look() {
-            self.pass_on();
+            // Before this worker gets busy.
+            if self.segment.places() > 2 && self.backlog() {
+                self.pass_on();
+            }
             return Ok(task);
         }
         loop {
@@ -135,15 +137,13 @@ impl Worker<'_> {
     /// Looks for work for a while, awake: meanwhile nobody needs to be woken for it.
     fn search(&mut self) -> Option<Claimed> {
         let segment = self.segment;
-        let park = segment.park(self.index);
-        park.search(self.incarnation);
-        self.set_idle(false);
+        self.berth.search();
         let workers = segment.places() as usize - 1;
         let crowded = workers > 1
             && segment.bell().searchers(self.index) >= (workers / 2).max(1).min(self.spare_cpus());
         let rounds = if crowded { 1 } else { self.spin.max(1) };
         if rounds > 1 {
-            self.set_searching(true);
+            self.berth.stay_up();
         }
         for round in 0..rounds {
             let task = match self.look() {
@@ -152,10 +152,9 @@ impl Worker<'_> {
             };
             if let Some(task) = task {
                 // The task is ours first; then others may be needed for what is left.
-                park.run(self.incarnation);
+                self.berth.found();
                 if workers > 1 {
-                    fence(Ordering::SeqCst); // pairs with the fence in `notify`
-                    self.pass_on_after_fence();
+                    self.pass_on();
                 }
                 return Some(task);
             }
@@ -172,29 +171,10 @@ impl Worker<'_> {
         (self.segment.header().cpus.load(Ordering::Relaxed) as usize).saturating_sub(1).max(1)
     }
 
-    /// Wakes somebody for the work that is left before this worker gets busy.
-    fn pass_on(&self) {
-        if self.segment.places() > 2 && self.backlog() {
-            fence(Ordering::SeqCst); // pairs with the fence in `park`
-            self.pass_on_after_fence();
-        }
-    }
-
-    fn pass_on_after_fence(&self) {
-        let bell = self.segment.bell();
-        if bell.anybody_idle(self.index) {
-            self.notify_for_backlog();
-        }
-    }
-
     /// Sleeps until there may be work; `Err` when there is a reason to leave.
     fn park(&mut self) -> Result<(), Leave> {
         let segment = self.segment;
-        let park = segment.park(self.index);
-        park.announce(self.incarnation);
-        self.set_idle(true);
-        self.set_searching(false);
-        fence(Ordering::SeqCst); // pairs with the fences in `notify` and in `Segment::set_state`
+        self.berth.announce();
         if self.backlog() || self.others_have_work() {
             return Ok(());
         }
@@ -202,8 +182,8 @@ impl Worker<'_> {
             PoolState::Running => {}
             PoolState::Draining | PoolState::Stopping => return Err(Leave::PoolEnded),
         }
-        while park.state() == ParkState::Parked {
-            if !park.sleep(self.incarnation, PARK_LIMIT) {
+        while self.berth.is_asleep() {
+            if !self.berth.sleep(PARK_LIMIT) {
                 if (self.creator_gone)() {
                     return Err(Leave::CreatorGone);
                 }

@@ -9,8 +9,9 @@ use crate::arena::Region;
 use crate::error::{Error, Result};
 use crate::segment::{LANE_CODE, LANE_NAMED, Life, LifeState, PoolState, Segment};
 use crate::slot::{Owner, Word};
-use crate::sync::{Ordering, fence};
+use crate::sync::Ordering;
 use crate::task::{Return, Status};
+use crate::wake::Berth;
 pub(crate) use func::FuncWord;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub(crate) struct Worker<'s> {
     index: u32,
     incarnation: u32,
     me: Owner,
+    berth: Berth<'s>,
     region: Region,
     patience: Duration,
     /// Which lanes it serves: guests only the named one.
@@ -47,9 +49,6 @@ pub(crate) struct Worker<'s> {
     /// Hints of the own window that are not tried yet: `[next, claimed)`.
     next: usize,
     claimed: usize,
-    /// What this worker's bits in the masks are; nobody else writes them.
-    idle_bit: bool,
-    searching_bit: bool,
     /// How often a range was taken.
     rounds: u32,
     /// Where the last claim of requeued slots ended.
@@ -89,14 +88,13 @@ impl<'s> Worker<'s> {
             index,
             incarnation,
             me,
+            berth: segment.berth(index, incarnation),
             region,
             patience: Duration::from_millis(header.patience.load(Ordering::Relaxed)),
             lanes: if same_program { LANE_CODE..=LANE_NAMED } else { LANE_NAMED..=LANE_NAMED },
             functions: func::Functions::new(same_program),
             next: 0,
             claimed: 0,
-            idle_bit: true, // a predecessor may have left them set
-            searching_bit: true,
             rounds: 0,
             cursor: 0,
             spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
@@ -153,39 +151,14 @@ impl<'s> Worker<'s> {
         };
         let leaving = Life { state: LifeState::Leaving, incarnation: self.incarnation };
         entry.change_life(self.incarnation, &[LifeState::Live], leaving);
-        self.withdraw();
+        self.berth.leave();
+        self.pass_on();
         reason
     }
 
-    /// Leaves the wake-up protocol: nobody may count on this worker any more.
-    fn withdraw(&mut self) {
-        self.segment.park(self.index).run(self.incarnation);
-        self.set_idle(false);
-        self.set_searching(false);
-        fence(Ordering::SeqCst); // pairs with the fence in `notify`
-        // Somebody may have skipped a wake-up because we were searching.
-        self.notify_for_backlog();
-    }
-
     /// Wakes somebody for the work that is left, who can do it.
-    fn notify_for_backlog(&self) {
-        for lane in self.lanes.clone().filter(|&lane| self.backlog_in(lane)) {
-            self.segment.bell().notify(lane);
-        }
-    }
-
-    fn set_idle(&mut self, on: bool) {
-        if self.idle_bit != on {
-            self.segment.bell().set_idle(self.index, on);
-            self.idle_bit = on;
-        }
-    }
-
-    fn set_searching(&mut self, on: bool) {
-        if self.searching_bit != on {
-            self.segment.bell().set_searching(self.index, on);
-            self.searching_bit = on;
-        }
+    fn pass_on(&self) {
+        self.segment.bell().pass_on(self.index, self.lanes.clone(), |&lane| self.backlog_in(lane));
     }
 
     /// Whether work is left that somebody else could do meanwhile.

@@ -6,7 +6,7 @@ use crate::payload::{Grow, Span};
 use crate::recovery::urge_client;
 use crate::segment::Segment;
 use crate::slot::{INLINE_RESULT, Slot};
-use crate::sync::{AtomicU32, Ordering, back_stop, fence, futex};
+use crate::sync::{AtomicU32, Ordering, back_stop};
 use crate::task::{Call, Entry, Return, Shape};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
@@ -67,27 +67,26 @@ impl<'w> TaskMemory<'w> {
             return Err(error); // waiting cannot help
         }
         let held = self.block.map(|block| block.len);
-        let starved = &self.segment.process(self.segment.index).starved;
+        let starved = self.segment.starved(self.segment.index);
         let deadline = Instant::now() + self.patience;
         loop {
-            starved.store(1, Ordering::Relaxed);
-            fence(Ordering::SeqCst); // pairs with the fence in `ResultBlock::drop`
+            let announced = starved.announce(0); // against `ResultBlock::drop`
             match self.region.allocate_beside(self.segment, bytes, held) {
                 Err(full) if full.is_arena_full() => error = full,
                 other => {
-                    starved.store(0, Ordering::Relaxed);
+                    starved.withdraw();
                     return other;
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.segment.state() == crate::segment::PoolState::Stopping {
-                starved.store(0, Ordering::Relaxed);
+                starved.withdraw();
                 self.patience = Duration::ZERO;
                 return Err(error);
             }
             // It may be asleep until one task is done, perhaps this one, with other results lying in its slots.
             urge_client(self.segment);
-            futex::wait(starved, 1, Some(left.min(back_stop(Duration::from_millis(100)))));
+            starved.sleep(announced, left.min(back_stop(Duration::from_millis(100))));
         }
     }
 }

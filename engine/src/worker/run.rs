@@ -4,7 +4,7 @@ use super::output::{Small, TaskMemory};
 use super::{Claimed, Worker};
 use crate::payload::{Grow, Span};
 use crate::slot::{Answer, ArgsHandle, Meta, Place, Shape as SlotShape, Slot, TINY_RESULT};
-use crate::sync::{Ordering, fence, futex};
+use crate::sync::Ordering;
 use crate::task::{Call, Return, Shape, Status, describe};
 
 /// Where the bytes of a finished result are.
@@ -47,11 +47,7 @@ impl Worker<'_> {
             slot.word().wake();
         }
         segment.completions(self.index).push(task.slot);
-        fence(Ordering::SeqCst); // pairs with the fence before the client's last look
-        let sleep = &segment.client().sleep;
-        if sleep.load(Ordering::Relaxed) & 1 == 1 && sleep.fetch_and(!1, Ordering::AcqRel) & 1 == 1 {
-            futex::wake(sleep, futex::ALL);
-        }
+        segment.sleep().wake_sleepers();
         self.trimmed = false;
         self.tasks += 1;
         segment.process(self.index).tasks.store(self.tasks, Ordering::Relaxed);

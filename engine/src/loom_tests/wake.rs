@@ -1,0 +1,290 @@
+//! Workers: one that goes to sleep while something is published is woken, and a wake-up that was skipped
+//! for somebody's sake is passed on by it.
+
+use super::{check, mutants};
+use crate::ring::{Hint, ReadyControl, ReadyRing, Requeue, Window};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::wake::{Bell, Berth, Masks, Park, ParkState, Seat};
+use loom::sync::Arc;
+use loom::thread;
+use std::time::Duration;
+
+const LANE: usize = 0;
+const LIMIT: Duration = Duration::MAX; // loom's sleepers wait for ever
+
+/// Up to two workers (places 1 and 2), and the words in which there may be work for them.
+struct Office {
+    masks: Masks,
+    parks: [AtomicU32; 3],
+    lanes: AtomicU32,
+    ready: (ReadyControl, [AtomicU32; 2]),
+    requeue: (AtomicU32, [AtomicU64; 1]),
+    window: Window,
+    state: AtomicU32,
+}
+
+impl Office {
+    fn new() -> Arc<Self> {
+        Arc::new(Office {
+            masks: Masks::new(),
+            parks: std::array::from_fn(|_| AtomicU32::new(0)),
+            lanes: AtomicU32::new(1),
+            ready: (ReadyControl::new(), std::array::from_fn(|_| AtomicU32::new(0))),
+            requeue: (AtomicU32::new(0), [AtomicU64::new(0)]),
+            window: Window::new(),
+            state: AtomicU32::new(0),
+        })
+    }
+
+    fn bell<'a>(&'a self) -> Bell<'a, impl Fn(u32) -> Seat<'a>> {
+        Bell::new(&self.masks, 3, |p| Seat { park: self.park(p), lanes: &self.lanes })
+    }
+
+    fn park(&self, p: u32) -> Park<'_> {
+        Park(&self.parks[p as usize])
+    }
+
+    fn berth(&self, p: u32) -> Berth<'_> {
+        Berth::new(self.park(p), &self.masks, p, 0)
+    }
+
+    /// Worker `p` has announced that it sleeps, and sleeps.
+    fn put_to_sleep(&self, p: u32) {
+        let mut berth = self.berth(p);
+        berth.search(); // or the bits would be taken for a predecessor's
+        berth.announce();
+    }
+
+    /// Worker `p` sleeps, and somebody is waking it.
+    fn wake_up(&self, p: u32) {
+        self.put_to_sleep(p);
+        assert!(self.park(p).notify());
+    }
+
+    /// Worker `p` looks for work, and all can see it.
+    fn have_search(&self, p: u32) {
+        let mut berth = self.berth(p);
+        berth.search();
+        berth.announce();
+        berth.search();
+        berth.stay_up();
+    }
+
+    fn ready(&self) -> ReadyRing<'_> {
+        ReadyRing::new(&self.ready.0, &self.ready.1)
+    }
+
+    fn requeue(&self) -> Requeue<'_> {
+        Requeue::new(&self.requeue.0, &self.requeue.1)
+    }
+
+    fn backlog(&self) -> bool {
+        self.ready().backlog() > 0 || !self.requeue().is_empty()
+    }
+
+    /// What a worker does when it has taken a task, or leaves.
+    fn pass_on(&self, me: u32, window: bool) {
+        self.bell().pass_on(me, LANE..=LANE, |_| window || self.backlog());
+    }
+
+    fn is_woken(&self, p: u32) -> bool {
+        self.park(p).state() == ParkState::Notified
+    }
+}
+
+/// `Worker::park` while somebody publishes something: `look` must find it, or the worker be woken.
+fn park_while(publish: fn(&Office), look: fn(&Office) -> bool) {
+    check(move || {
+        let office = Office::new();
+        let sleeper = {
+            let office = office.clone();
+            thread::spawn(move || {
+                let mut berth = office.berth(1);
+                berth.search();
+                berth.announce();
+                if !look(&office) {
+                    while berth.is_asleep() {
+                        berth.sleep(LIMIT);
+                    }
+                }
+            })
+        };
+        publish(&office);
+        sleeper.join().expect("sleeper");
+    });
+}
+
+/// Against `Client::submit`.
+#[test]
+fn a_parking_worker_hears_of_a_task() {
+    let publish = |office: &Office| {
+        office.ready().publish(1);
+        office.bell().notify(LANE);
+    };
+    park_while(publish, Office::backlog);
+}
+
+/// Against the client's back-stop, which believes no word.
+#[test]
+fn a_parking_worker_hears_of_a_task_that_is_announced_again() {
+    let publish = |office: &Office| {
+        office.requeue().announce(1);
+        office.bell().notify_force(LANE);
+    };
+    park_while(publish, Office::backlog);
+}
+
+/// Against the end of a reap.
+#[test]
+fn a_parking_worker_hears_of_a_dead_ones_task() {
+    let publish = |office: &Office| {
+        office.requeue().announce(1);
+        office.bell().broadcast();
+    };
+    park_while(publish, Office::backlog);
+}
+
+/// Against `Segment::set_state`.
+#[test]
+fn a_parking_worker_hears_that_the_pool_ends() {
+    let publish = |office: &Office| {
+        office.state.store(1, Ordering::Release);
+        office.bell().broadcast();
+    };
+    park_while(publish, |office| office.state.load(Ordering::Acquire) != 0);
+}
+
+/// Worker 2 sleeps. The client knows that worker 1 is awake, as `prepare` has made it, or about to be, and
+/// publishes a task, while worker 1 does `act` on account of something else. Then worker 2 is woken.
+fn skipped_wake_up(prepare: fn(&Office, u32), act: fn(&mut Berth<'_>)) {
+    check(move || {
+        let office = Office::new();
+        office.put_to_sleep(2);
+        prepare(&office, 1);
+        let worker = {
+            let office = office.clone();
+            thread::spawn(move || {
+                act(&mut office.berth(1));
+                office.pass_on(1, false);
+            })
+        };
+        office.ready().publish(1);
+        office.bell().notify(LANE);
+        worker.join().expect("worker");
+        assert!(office.is_woken(2), "the task has nobody");
+    });
+}
+
+/// The search for whose sake the wake-up was skipped ends with another task.
+#[test]
+fn a_searcher_passes_wake_ups_on() {
+    skipped_wake_up(Office::have_search, |berth| berth.found());
+}
+
+/// So does the search of a worker that was on its way.
+#[test]
+fn a_woken_worker_passes_wake_ups_on() {
+    skipped_wake_up(Office::wake_up, |berth| {
+        berth.search();
+        berth.found();
+    });
+}
+
+/// A worker that was on its way leaves the pool.
+#[test]
+fn a_leaving_worker_passes_wake_ups_on() {
+    skipped_wake_up(Office::wake_up, |berth| berth.leave());
+}
+
+/// Worker 1 searches in vain and goes to sleep: it sees the task after all, or worker 1 or 2 is woken.
+#[test]
+fn a_searcher_that_gives_up_looks_again() {
+    check(|| {
+        let office = Office::new();
+        office.put_to_sleep(2);
+        office.have_search(1);
+        let worker = {
+            let office = office.clone();
+            thread::spawn(move || {
+                let mut berth = office.berth(1);
+                berth.search(); // makes the berth know what its bits are
+                berth.announce();
+                office.backlog()
+            })
+        };
+        office.ready().publish(1);
+        office.bell().notify(LANE);
+        let seen = worker.join().expect("worker");
+        assert!(seen || office.is_woken(1) || office.is_woken(2), "the task has nobody");
+    });
+}
+
+/// A busy worker takes two requeued tasks into its window and begins with one, while worker 2 goes to
+/// sleep: worker 2 sees the other one, or is woken for it. The word that says whether anything is
+/// requeued is down *before* the window is filled, so it is the busy worker's fence that helps.
+#[test]
+fn a_busy_worker_passes_on_what_is_in_its_window() {
+    check(|| {
+        let office = Office::new();
+        office.requeue().announce(0);
+        office.requeue().announce(1);
+        let busy = {
+            let office = office.clone();
+            thread::spawn(move || {
+                let mut cursor = 0;
+                let hint = |slot| Hint::new(0, slot);
+                assert_eq!(office.requeue().claim(2, &mut cursor, &office.window, hint), 2);
+                office.pass_on(1, true); // the window counts
+            })
+        };
+        office.put_to_sleep(2);
+        let seen = office.backlog() || office.window.get(1) != Hint::NONE;
+        busy.join().expect("busy");
+        assert!(seen || office.is_woken(2), "the second task has nobody");
+    });
+}
+
+/// The models of this file.
+pub(super) const MODELS: &[fn()] = &[
+    a_parking_worker_hears_of_a_task,
+    a_parking_worker_hears_of_a_task_that_is_announced_again,
+    a_parking_worker_hears_of_a_dead_ones_task,
+    a_parking_worker_hears_that_the_pool_ends,
+    a_searcher_passes_wake_ups_on,
+    a_woken_worker_passes_wake_ups_on,
+    a_leaving_worker_passes_wake_ups_on,
+    a_searcher_that_gives_up_looks_again,
+    a_busy_worker_passes_on_what_is_in_its_window,
+];
+
+mutants! {
+    a_parking_worker_without_its_fence = a_parking_worker_hears_of_a_task
+        with "wake/berth.rs" "announce" "fence" Relaxed;
+    notify_without_its_fence = a_parking_worker_hears_of_a_task
+        with "wake/bell.rs" "notify" "fence" Relaxed;
+    a_forced_notify_without_its_fence = a_parking_worker_hears_of_a_task_that_is_announced_again
+        with "wake/bell.rs" "notify_force" "fence" Relaxed;
+    a_parking_worker_without_its_fence_before_a_forced_notify =
+        a_parking_worker_hears_of_a_task_that_is_announced_again
+        with "wake/berth.rs" "announce" "fence" Relaxed;
+    a_reaps_broadcast_without_its_fence = a_parking_worker_hears_of_a_dead_ones_task
+        with "wake/bell.rs" "broadcast" "fence" Relaxed;
+    a_broadcast_without_its_fence = a_parking_worker_hears_that_the_pool_ends
+        with "wake/bell.rs" "broadcast" "fence" Relaxed;
+    a_parking_worker_without_its_fence_before_a_broadcast = a_parking_worker_hears_that_the_pool_ends
+        with "wake/berth.rs" "announce" "fence" Relaxed;
+    a_searcher_without_its_fence = a_searcher_passes_wake_ups_on
+        with "wake/bell.rs" "pass_on" "fence" Relaxed;
+    notify_without_its_fence_against_a_searcher = a_searcher_passes_wake_ups_on
+        with "wake/bell.rs" "notify" "fence" Relaxed;
+    a_woken_worker_without_its_fence = a_woken_worker_passes_wake_ups_on
+        with "wake/bell.rs" "pass_on" "fence" Relaxed;
+    a_leaving_worker_without_its_fence = a_leaving_worker_passes_wake_ups_on
+        with "wake/bell.rs" "pass_on" "fence" Relaxed;
+    a_searcher_that_gives_up_without_its_fence = a_searcher_that_gives_up_looks_again
+        with "wake/berth.rs" "announce" "fence" Relaxed;
+    a_busy_worker_without_its_fence = a_busy_worker_passes_on_what_is_in_its_window
+        with "wake/bell.rs" "pass_on" "fence" Relaxed;
+    a_parking_worker_without_its_fence_beside_a_busy_one = a_busy_worker_passes_on_what_is_in_its_window
+        with "wake/berth.rs" "announce" "fence" Relaxed;
+}
