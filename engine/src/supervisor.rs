@@ -20,6 +20,8 @@ const CLOSING_TICK: Duration = Duration::from_millis(10);
 const DEAF_TICK: Duration = Duration::from_secs(1);
 /// How often an idle pool's memory is looked at.
 const IDLE_TICK: Duration = Duration::from_secs(2);
+/// How often the slots of a busy pool are looked at even if nobody waits.
+const LOOK_TICK: Duration = Duration::from_secs(1);
 /// How often launching workers is tried again after it has failed.
 const LAUNCH_TICK: Duration = Duration::from_millis(100);
 /// How many templates in a row may be killed while they launch one worker.
@@ -126,6 +128,8 @@ pub(crate) struct Supervisor {
     /// Workers that the pool keeps, in places 1 to `target`.
     target: u32,
     residents: Vec<Option<Resident>>,
+    /// The next incarnation of each place. None is used twice, whatever the life words say.
+    incarnations: Vec<u32>,
     name: Option<(OwnCard, Listener)>,
     /// Workers that ended, one after the other, before they were ready.
     early_deaths: u32,
@@ -133,6 +137,8 @@ pub(crate) struct Supervisor {
     early_since: Instant,
     /// When places that had stayed empty were last filled, or tried to.
     last_fill: Instant,
+    /// When slots were last looked at without being told to.
+    last_look: Instant,
     broken: bool,
     /// Iterators that still have input to submit.
     streams: Arc<std::sync::atomic::AtomicUsize>,
@@ -148,6 +154,7 @@ impl Supervisor {
     ) -> Self {
         let segment = client.segment.clone();
         let residents = (0..segment.processes()).map(|_| None).collect();
+        let incarnations = vec![0; segment.processes() as usize];
         Supervisor {
             client,
             segment,
@@ -155,10 +162,12 @@ impl Supervisor {
             launcher,
             target,
             residents,
+            incarnations,
             name: None,
             early_deaths: 0,
             early_since: Instant::now(),
             last_fill: Instant::now(),
+            last_look: Instant::now(),
             broken: false,
             streams,
         }
@@ -185,17 +194,20 @@ impl Supervisor {
         result
     }
 
+    /// Gives an empty place to a process that is about to be launched, or let in.
     fn occupy(&mut self, index: u32, role: Role) -> u32 {
         let header = self.segment.header();
         header.places.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
-        self.client.set_guest(index, role == Role::Guest);
+        let next = &mut self.incarnations[index as usize];
+        let incarnation = *next;
+        *next = next.wrapping_add(1);
+        self.client.admit(index, incarnation, role == Role::Guest);
         let entry = self.segment.process(index);
-        let incarnation = entry.life().map_or(0, |life| life.incarnation);
         entry.role.store(role as u32, Ordering::Relaxed);
         entry.current.store(0, Ordering::Relaxed);
         entry.starved.store(0, Ordering::Relaxed);
-        let joining = Life { state: LifeState::Joining, incarnation };
-        entry.change_life(incarnation, &[LifeState::Free], joining);
+        // By our own books nobody is there: a word that says otherwise is wrong.
+        entry.life.store(Life { state: LifeState::Joining, incarnation }.pack(), Ordering::Release);
         incarnation
     }
 
@@ -229,8 +241,11 @@ impl Supervisor {
                     let away = Life { state: LifeState::Free, incarnation: incarnation.wrapping_add(1) };
                     let entry = self.segment.process(index);
                     if !entry.change_life(incarnation, &[LifeState::Joining], away) {
-                        self.launcher.discard_template(); // somebody is there whom we do not know
+                        // Somebody is there whom we do not know: it dies with the template.
+                        self.launcher.discard_template();
+                        recovery::reap(&self.segment, index, incarnation);
                     }
+                    self.client.after_reap(index);
                     tries += 1;
                     // That a template was killed while it was asked is no failure: ask the next one.
                     if tries == TEMPLATE_TRIES || !self.launcher.template_is_dead() {
@@ -342,6 +357,16 @@ impl Supervisor {
         drop(fds);
         if !ready.iter().any(|r| r.any()) {
             self.client.rest();
+        }
+        if self.last_look.elapsed() >= LOOK_TICK {
+            self.last_look = Instant::now();
+            self.client.look_behind(); // somebody may only ask now and then whether a result is there
+        }
+        if !self.broken
+            && let Some(error) = self.client.failure()
+        {
+            self.break_pool(error);
+            return;
         }
         if ready[0].input {
             self.control.bell.clear();
@@ -472,7 +497,11 @@ impl Supervisor {
             current: entry.current.load(Ordering::Acquire),
         });
         recovery::reap(&self.segment, index, resident.incarnation);
-        self.client.after_reap();
+        self.segment.park(index).vacate();
+        self.client.after_reap(index); // it takes all results that the dead has left
+        if self.client.holds_nothing_of(index) {
+            recovery::renew_region(&self.segment, index);
+        }
         self.control.lock().pids.retain(|&(place, _)| place != index);
         exit
     }

@@ -10,4 +10,4 @@ mod region;
 
 pub(crate) use block::{Adoption, BlockHandle, BlockWord};
 pub(crate) use class::{Class, EXTENT, WORDS_PER_EXTENT};
-pub(crate) use region::{Block, Region};
+pub(crate) use region::{Block, Region, used_extents};

@@ -1,6 +1,7 @@
 //! The two shared memories of a pool and typed access to their words.
 //!
-//! *Control* memory is read and written by all: slots, rings, masks, block words. *Data* memory
+//! *Control* memory is read and written by all: slots, rings, masks, block words; only its first part,
+//! the header and the table of functions, can be written by nobody but the creator. *Data* memory
 //! holds payloads: each process may write its own region and maps everybody else's read-only.
 
 mod layout;
@@ -15,7 +16,9 @@ pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
     MAX_PROCESSES, ProcessEntry, Sizes, VERSION,
 };
+use rkyv::util::AlignedVec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 
 /// Name of a pool's control memory in `/proc/<pid>/maps`.
 fn control_name(pool: u64) -> String {
@@ -47,6 +50,10 @@ pub(crate) enum Role {
 
 /// The life word of a process entry: `[state 4][28 unused][incarnation 32]`.
 ///
+/// It settles one question only: whether a launched process or the supervisor, who gives it up, is
+/// first to leave `Joining`. Which incarnation lives where, and that it has to be reaped, the supervisor
+/// knows by itself; should the word be corrupt, it writes over it.
+///
 /// | state | meaning | who leaves it |
 /// | --- | --- | --- |
 /// | `Free` | nobody; `incarnation` is the next one's | the supervisor, who launches into it |
@@ -74,6 +81,8 @@ impl Life {
         (self.state as u64) << 60 | u64::from(self.incarnation)
     }
 
+    /// `None` if no process of the pool writes such a word.
+    #[allow(dead_code)] // no decision hangs on it: for those who look at a pool from outside, and tests
     pub(crate) fn unpack(word: u64) -> Option<Self> {
         let state = match word >> 60 {
             0 => LifeState::Free,
@@ -88,6 +97,7 @@ impl Life {
 }
 
 impl ProcessEntry {
+    #[allow(dead_code)] // as above
     pub(crate) fn life(&self) -> Option<Life> {
         Life::unpack(self.life.load(Ordering::Acquire))
     }
@@ -158,7 +168,7 @@ impl Segment {
             )));
         }
         let sizes = {
-            let head = Mapping::read_write(control_fd.as_fd(), 0, 4096)?;
+            let head = Mapping::read_only(control_fd.as_fd(), 0, 4096)?;
             // SAFETY: the mapping is at least a page, page-aligned, and made of atomics only.
             let header = unsafe { head.ptr().cast::<Header>().as_ref() };
             Self::check_header(header).map_err(refuse)?
@@ -221,6 +231,9 @@ impl Segment {
 
     fn map(layout: Layout, control_fd: OwnedFd, data_fd: OwnedFd, index: u32) -> Result<Self> {
         let control = Mapping::read_write(control_fd.as_fd(), 0, layout.control_len)?;
+        if index != 0 {
+            control.protect_front(layout.creators_own())?;
+        }
         let data = Mapping::read_only(data_fd.as_fd(), 0, layout.data_len as usize)?;
         let start = layout.sizes.region * u64::from(index);
         let region = Mapping::read_write(data_fd.as_fd(), start, layout.sizes.region as usize)?;
@@ -229,6 +242,11 @@ impl Segment {
 
     pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
         [self.control_fd.as_fd(), self.data_fd.as_fd()]
+    }
+
+    /// Whether what lies in slots carries checks.
+    pub(crate) fn hardened(&self) -> bool {
+        self.header().hardened.load(Ordering::Relaxed) != 0
     }
 
     /// Tells pools apart.
@@ -350,6 +368,21 @@ impl Segment {
         self.array(self.layout.words + owner as usize * self.layout.word_stride, count)
     }
 
+    /// Makes all block words of a process's region zero, and gives their memory back.
+    pub(crate) fn clear_words(&self, owner: u32) -> Result<()> {
+        assert!(owner < self.processes());
+        let start = self.layout.words + owner as usize * self.layout.word_stride;
+        let cleared = self.control.remove(start, self.layout.word_stride);
+        cleared.map_err(|error| Error::io("clearing block words", error))
+    }
+
+    /// Whether these bytes of a region are backed by memory, as all that was ever written is.
+    pub(crate) fn is_written(&self, owner: u32, offset: u64, len: u64) -> bool {
+        let start = u64::from(owner) * self.layout.sizes.region + offset;
+        let hole = rustix::fs::seek(&self.data_fd, rustix::fs::SeekFrom::Hole(start));
+        hole.is_ok_and(|hole| hole >= start.saturating_add(len))
+    }
+
     /// The memory of this process's own region.
     pub(crate) fn region(&self) -> &Mapping {
         &self.region
@@ -362,16 +395,42 @@ impl Segment {
     /// Nobody may write these bytes while the slice lives. That is what a held block (results) or a
     /// running slot (arguments) grants, as long as all processes of the pool keep to the protocol.
     pub(crate) unsafe fn payload(&self, owner: u32, offset: u64, len: u64) -> Option<&[u8]> {
+        let start = self.payload_start(owner, offset, len)?;
+        // SAFETY: inside the mapping by the checks there; unwritten by contract.
+        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), len as usize) })
+    }
+
+    /// A private copy of payload bytes, which others may write meanwhile: then it is of no use, and no harm.
+    pub(crate) fn copy_payload(&self, owner: u32, offset: u64, len: u64) -> Option<AlignedVec<16>> {
+        let start = self.payload_start(owner, offset, len)?.as_ptr();
+        let len = len as usize;
+        let mut copy = AlignedVec::with_capacity(len);
+        let to: *mut u8 = copy.as_mut_ptr();
+        let words = len / 8 * 8;
+        // SAFETY: inside the mapping and the vector's memory. Whole words, each read once; their bits are
+        // values whatever they are, and blocks are aligned to more than a word, as is the vector.
+        unsafe {
+            for at in (0..words).step_by(8) {
+                to.add(at).cast::<u64>().write(start.add(at).cast::<u64>().read_volatile());
+            }
+            for at in words..len {
+                to.add(at).write(start.add(at).read_volatile());
+            }
+            copy.set_len(len);
+        }
+        Some(copy)
+    }
+
+    /// Where payload bytes are in the read-only mapping of all regions; `None` if they are not there.
+    fn payload_start(&self, owner: u32, offset: u64, len: u64) -> Option<NonNull<u8>> {
         let region = self.layout.sizes.region;
         let end = offset.checked_add(len)?;
         if owner >= self.processes() || end > region {
             return None;
         }
         let start = u64::from(owner) * region + offset;
-        // SAFETY: inside the read-only mapping of all regions by the checks above; unwritten by contract.
-        Some(unsafe {
-            std::slice::from_raw_parts(self.data.ptr().byte_add(start as usize).as_ptr(), len as usize)
-        })
+        // SAFETY: inside the mapping, whose length is that of all regions.
+        Some(unsafe { self.data.ptr().byte_add(start as usize) })
     }
 
     pub(crate) fn state(&self) -> PoolState {

@@ -97,6 +97,11 @@ impl Word {
         self.0 & Self::W != 0
     }
 
+    /// The word as it would be if nobody slept on it.
+    pub(crate) fn without_waiter(self) -> Word {
+        Word(self.0 & !Self::W)
+    }
+
     /// `Done`, `Lost` or `Cancelled`: only the client changes it from here.
     pub(crate) fn is_terminal(self) -> bool {
         matches!(self.state(), Some(State::Done | State::Lost | State::Cancelled))

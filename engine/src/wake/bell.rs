@@ -144,7 +144,8 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         }
     }
 
-    /// Wakes one worker whatever the words say: for peers that may be stopped in mid-protocol.
+    /// Wakes one worker whatever the words say: for peers that may be stopped in mid-protocol, and for
+    /// masks that somebody has written over.
     pub(crate) fn notify_force(&self, lane: usize) {
         fence(Ordering::SeqCst);
         for park in self.idle_for(lane) {
@@ -153,6 +154,7 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
                 return;
             }
         }
+        self.broadcast();
     }
 
     /// Wakes everybody, masks or not: repairs the wake-ups that a dead process owed.

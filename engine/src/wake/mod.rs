@@ -6,4 +6,6 @@ mod bell;
 mod park;
 
 pub(crate) use bell::{Bell, Masks, Seat};
-pub(crate) use park::{Park, ParkState};
+pub(crate) use park::Park;
+#[cfg(all(test, loom))]
+pub(crate) use park::ParkState;

@@ -5,7 +5,6 @@ use crate::ring::{BATCH, Hint};
 use crate::segment::PoolState;
 use crate::slot::{State, Word};
 use crate::sync::{Ordering, fence, spin_loop};
-use crate::wake::ParkState;
 use crate::worker::FuncWord;
 use std::time::Duration;
 
@@ -191,6 +190,8 @@ impl Worker<'_> {
     fn park(&mut self) -> Result<(), Leave> {
         let segment = self.segment;
         let park = segment.park(self.index);
+        // Should somebody have written over it, only this worker knows: nobody would wake it again.
+        self.tell_lanes();
         park.announce(self.incarnation);
         self.set_idle(true);
         self.set_searching(false);
@@ -202,7 +203,7 @@ impl Worker<'_> {
             PoolState::Running => {}
             PoolState::Draining | PoolState::Stopping => return Err(Leave::PoolEnded),
         }
-        while park.state() == ParkState::Parked {
+        while park.is_parked(self.incarnation) {
             if !park.sleep(self.incarnation, PARK_LIMIT) {
                 if (self.creator_gone)() {
                     return Err(Leave::CreatorGone);
