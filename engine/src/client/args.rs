@@ -33,6 +33,12 @@ impl ClientArena {
         self.with(|region, segment| region.trim(segment, 64 << 20));
     }
 
+    /// Bytes of extents in use.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> u64 {
+        self.with(|region, _| region.used())
+    }
+
     /// Takes a block of at least `bytes`.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<ArgsBlock> {
         self.take_beside(bytes, None)

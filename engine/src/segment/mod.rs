@@ -281,6 +281,12 @@ impl Segment {
         unsafe { std::slice::from_raw_parts(self.control.ptr().byte_add(offset).cast::<T>().as_ptr(), len) }
     }
 
+    /// Words of the control memory, whatever they are there for.
+    #[cfg(test)]
+    pub(crate) fn control_words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        self.array(offset, count)
+    }
+
     pub(crate) fn header(&self) -> &Header {
         self.at(0)
     }

@@ -36,6 +36,16 @@ impl Worker<'_> {
         }
     }
 
+    /// Runs one task, if there is one; never sleeps.
+    #[cfg(test)]
+    pub(crate) fn step(&mut self) -> bool {
+        let task = self.look().or_else(|| self.steal());
+        task.is_some_and(|task| {
+            self.run(task);
+            true
+        })
+    }
+
     /// Looks everywhere but in other workers' windows.
     fn look(&mut self) -> Option<Claimed> {
         loop {
