@@ -350,6 +350,55 @@ fn without_the_clients_fence_the_client_sleeps_on() {
     completion_against_sleep(true, false);
 }
 
+/// `Client::nobody_runs` against a worker that wakes, runs a task, counts it and parks: the back-stop
+/// sees no contradiction, whenever it looks.
+fn backstop_against_a_worker(counted_after: bool) {
+    loom::model(move || {
+        let office = Office::new(0);
+        let task = Arc::new(Task::submitted(41));
+        office.park(1).announce(0);
+        let worker = {
+            let (office, task) = (office.clone(), task.clone());
+            thread::spawn(move || {
+                office.park(1).search(0);
+                let word = SlotWord(&task.word);
+                let run = word.claim(word.load(), Owner::new(1, 0)).expect("nobody else does");
+                office.park(1).run(0);
+                if !counted_after {
+                    office.work.fetch_add(1, Ordering::Release);
+                }
+                word.finish(run).expect("it is ours");
+                if counted_after {
+                    office.work.fetch_add(1, Ordering::Release);
+                }
+                office.park(1).announce(0);
+            })
+        };
+        let word = SlotWord(&task.word);
+        let first = word.load();
+        if first.state() == Some(State::Run) {
+            let tasks = office.work.load(Ordering::Acquire);
+            for _ in 0..2 {
+                let more = office.work.load(Ordering::Acquire) != tasks;
+                let asleep = office.park(1).is_asleep(0);
+                assert!(word.load() != first || !(more || asleep), "an honest worker is accused");
+            }
+        }
+        worker.join().expect("worker");
+    });
+}
+
+#[test]
+fn a_worker_that_keeps_to_the_protocol_is_not_accused() {
+    backstop_against_a_worker(true);
+}
+
+#[test]
+#[should_panic(expected = "is accused")]
+fn a_worker_that_counts_too_early_would_be() {
+    backstop_against_a_worker(false);
+}
+
 /// A full completion ring costs the hint, not the news: the client sees the overflow mark.
 #[test]
 fn a_full_completion_ring_says_so() {

@@ -204,3 +204,175 @@ impl InFlight {
         self.sink.deliver(self.tag, outcome);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Sink, TaskSpec};
+    use super::*;
+    use crate::error::Exit;
+    use crate::segment::{Segment, Sizes};
+    use crate::slot::Shape;
+    use crate::worker::FuncWord;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    #[derive(Default)]
+    struct Errors(Mutex<Vec<Option<Error>>>);
+
+    impl Sink for Errors {
+        fn deliver(&self, _tag: u64, outcome: Outcome) {
+            let error = match outcome {
+                Outcome::Failed(error) | Outcome::Range { error, .. } => Some(error),
+                _ => None,
+            };
+            self.0.lock().expect("no panic").push(error);
+        }
+    }
+
+    const WORKER: Owner = Owner { index: 1, incarnation: 5 };
+
+    fn client() -> Client {
+        let sizes = Sizes { processes: 3, slots: 8, completions: 64, region: 4 << 20 };
+        let segment = Arc::new(Segment::create(sizes).expect("memory"));
+        segment.header().places.store(3, Ordering::Relaxed);
+        let client = Client::new(segment, Duration::ZERO, 1, 4 << 20);
+        client.admit(WORKER.index, WORKER.incarnation, false);
+        client
+    }
+
+    fn submit(client: &Client) -> (u32, Arc<Errors>) {
+        let sink = Arc::new(Errors::default());
+        let args = Args::archive_in_block(&client.arena, &vec![7_u8; 1000]).expect("room");
+        let func = FuncWord(1 << 63);
+        let spec = TaskSpec { func, name: "f", args, shape: Shape::Block, max_attempts: 1 };
+        let ticket = client.submit(spec, None, sink.clone(), 0).expect("a slot");
+        (ticket.slot, sink)
+    }
+
+    fn claim(client: &Client, number: u32, who: Owner) {
+        let word = client.segment.slot(number).word();
+        word.claim(word.load(), who).expect("ready");
+    }
+
+    fn failed(errors: &Errors) -> usize {
+        let errors = errors.0.lock().expect("no panic");
+        let corrupted = |e: &Option<Error>| e.as_ref().is_some_and(|e| e.to_string().contains("corrupt"));
+        assert!(errors.iter().all(corrupted), "{errors:?}");
+        errors.len()
+    }
+
+    fn die(client: &Client) {
+        client.record_death(super::super::Death { who: WORKER, pid: 1, exit: Exit::Unknown, current: 0 });
+        crate::recovery::reap(&client.segment, WORKER.index, WORKER.incarnation);
+        client.after_reap(WORKER.index);
+    }
+
+    #[test]
+    fn a_run_of_nobody_is_noticed() {
+        for who in [Owner::new(2, 0), Owner::new(1, 4), Owner::new(0, 0), Owner::new(900, 1)] {
+            let client = client();
+            let (number, sink) = submit(&client);
+            claim(&client, number, who);
+            client.look_behind();
+            assert_eq!(failed(&sink), 1);
+            assert_eq!(client.in_flight(), 0);
+        }
+    }
+
+    #[test]
+    fn a_run_of_a_sleeping_or_busy_worker_is_noticed() {
+        let park = |client: &Client| client.segment.park(1).announce(WORKER.incarnation);
+        let count = |client: &Client| client.segment.process(1).tasks.fetch_add(1, Ordering::Release);
+        for sign in [0, 1] {
+            let client = client();
+            let (number, sink) = submit(&client);
+            client.segment.park(1).run(WORKER.incarnation);
+            claim(&client, number, WORKER);
+            for _ in 0..5 {
+                client.look_behind(); // it runs the task
+            }
+            assert_eq!(failed(&sink), 0);
+            match sign {
+                0 => park(&client),
+                _ => drop(count(&client)),
+            }
+            client.look_behind();
+            assert_eq!(failed(&sink), 0, "once may be a mistake");
+            client.look_behind();
+            assert_eq!(failed(&sink), 1);
+        }
+    }
+
+    #[test]
+    fn what_may_be_in_use_is_kept_until_its_users_are_gone() {
+        let client = client();
+        let (number, sink) = submit(&client);
+        claim(&client, number, WORKER);
+        client.segment.slot(number).word.store(!0, Ordering::Relaxed);
+        client.collect();
+        client.look_behind();
+        assert_eq!(failed(&sink), 1);
+        client.arena.trim();
+        assert!(client.arena.used() > 0, "the worker may be reading its arguments");
+        let (next, _) = submit(&client);
+        assert_ne!(next, number, "or writing its result");
+        die(&client);
+        assert!(client.lock().quarantine.is_empty());
+        let (next, _) = submit(&client);
+        assert_eq!(next, number);
+    }
+
+    #[test]
+    fn a_pool_without_a_slot_to_trust_ends() {
+        let client = client();
+        let rung = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let bell = rung.clone();
+        client.on_ruin(move || bell.store(true, std::sync::atomic::Ordering::Relaxed));
+        let tasks: Vec<_> = (0..8).map(|_| submit(&client)).collect();
+        for (number, _) in &tasks[..3] {
+            assert!(client.failure().is_none());
+            client.segment.slot(*number).word.store(9, Ordering::Relaxed);
+            client.look_behind();
+        }
+        assert!(tasks.iter().all(|(_, sink)| failed(sink) == 1), "every task has an outcome");
+        assert!(rung.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(client.failure().expect("ruined").to_string().contains("cannot go on"));
+    }
+
+    /// A dead worker is reaped whatever its life word says.
+    #[test]
+    fn a_corrupt_life_word_hides_no_death() {
+        for life in [0, !0, 5 << 60, 77] {
+            let client = client();
+            let (number, sink) = submit(&client);
+            claim(&client, number, WORKER);
+            client.segment.process(1).life.store(life, Ordering::Relaxed);
+            die(&client);
+            assert_eq!(client.in_flight(), 0);
+            let errors = sink.0.lock().expect("no panic");
+            assert!(errors[0].as_ref().is_some_and(Error::is_worker_died), "{errors:?}");
+        }
+    }
+
+    /// Every item of a chunk whose word was written over has its outcome.
+    #[test]
+    fn a_corrupt_chunk_fails_item_by_item() {
+        struct Range(Mutex<Option<(u32, u32)>>);
+        impl Sink for Range {
+            fn deliver(&self, _: u64, outcome: Outcome) {
+                if let Outcome::Range { first, end, .. } = outcome {
+                    *self.0.lock().expect("no panic") = Some((first, end));
+                }
+            }
+        }
+        let client = client();
+        let args = Args::archive_items(&client.arena, &[1_u64; 9]).expect("room");
+        let spec =
+            TaskSpec { func: FuncWord(1 << 63), name: "f", args, shape: Shape::Items, max_attempts: 1 };
+        let sink = Arc::new(Range(Mutex::default()));
+        let ticket = client.submit(spec, Some((0, 9)), sink.clone(), 0).expect("a slot");
+        client.segment.slot(ticket.slot).word.store(0, Ordering::Relaxed);
+        client.look_behind();
+        assert_eq!(*sink.0.lock().expect("no panic"), Some((0, 9)));
+    }
+}

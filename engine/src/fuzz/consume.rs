@@ -307,10 +307,10 @@ fn one_pool(random: &mut Rng, hardened: bool) -> u64 {
 
 #[test]
 fn anything_written_over_in_a_default_pool() {
-    fuzz("words written over in a default pool", 400, |random: &mut Rng| one_pool(random, false));
+    fuzz("words written over in a default pool", 150, |random: &mut Rng| one_pool(random, false));
 }
 
 #[test]
 fn anything_written_over_in_a_hardened_pool() {
-    fuzz("words written over in a hardened pool", 400, |random: &mut Rng| one_pool(random, true));
+    fuzz("words written over in a hardened pool", 150, |random: &mut Rng| one_pool(random, true));
 }

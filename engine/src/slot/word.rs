@@ -143,6 +143,7 @@ impl std::fmt::Debug for Word {
 /// | T2 | worker | `Ready` → `Run(me)` | [`claim`](Self::claim), CAS |
 /// | T3 | worker | `Run(me)` → `Done(me)`, result written before | [`finish`](Self::finish), CAS |
 /// | T4 | client | terminal → `Free(g+1)`, result block adopted before | [`recycle`](Self::recycle), store Release |
+/// | | client | a word that cannot be right → `Free(g+1)`; the slot is kept from use | the same |
 /// | T5 | client | `Ready` → `Cancelled` | [`cancel`](Self::cancel), CAS |
 /// | T6 | client | sets `W` in `Ready` or `Run` | [`announce_wait`](Self::announce_wait), CAS |
 /// | T7 | reaper | `Run(dead)` → `Ready(attempt + 1)` or `Lost(dead)` | [`take_from_dead`](Self::take_from_dead), CAS |
