@@ -144,3 +144,53 @@ impl BlockWord<'_> {
         self.0.store(u64::from(generation & GENERATIONS) << GENERATION_SHIFT, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKER: Owner = Owner { index: 3, incarnation: 9 };
+    const CLIENT: Owner = Owner { index: 0, incarnation: 0 };
+
+    #[test]
+    fn handles_survive_packing() {
+        for handle in [
+            BlockHandle { owner: 1023, block: 0x7fff_ffff, generation: GENERATIONS },
+            BlockHandle { owner: 1, block: 0, generation: 0 },
+            BlockHandle { owner: 512, block: 1 << 30, generation: 1 << 22 },
+        ] {
+            assert_eq!(BlockHandle::unpack(handle.pack()), handle);
+            assert_ne!(handle.pack(), 0, "0 names no block");
+        }
+    }
+
+    #[test]
+    fn only_the_generation_that_was_named_changes_hands() {
+        let word = AtomicU64::new(0);
+        let block = BlockWord(&word);
+        block.take(WORKER, 7);
+        for wrong in [6, 8, 0, GENERATIONS] {
+            assert_eq!(block.adopt(WORKER, CLIENT, wrong), Adoption::Refused);
+            assert!(!block.release(WORKER, wrong));
+        }
+        assert_eq!(block.adopt(WORKER, CLIENT, 7), Adoption::Held);
+        assert_eq!(block.adopt(WORKER, CLIENT, 7), Adoption::Held, "a second reaper");
+        assert_eq!(block.adopt(WORKER, CLIENT, 8), Adoption::Refused);
+        assert!(!block.release_any(WORKER), "it is not the worker's any more");
+        assert!(!block.release(CLIENT, 8));
+        assert!(block.release(CLIENT, 7));
+        assert!(block.is_free());
+    }
+
+    #[test]
+    fn a_corrupt_word_is_freed_unless_the_region_has_it_again() {
+        let word = AtomicU64::new(!0);
+        BlockWord(&word).release_corrupt(3);
+        assert!(BlockWord(&word).is_free());
+        BlockWord(&word).take(WORKER, 1);
+        BlockWord(&word).release_corrupt(3);
+        assert!(!BlockWord(&word).is_free(), "somebody writes there");
+        BlockWord(&word).release_corrupt(4);
+        assert!(BlockWord(&word).is_free());
+    }
+}

@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::error::Exit;
     use crate::segment::{Segment, Sizes};
-    use crate::slot::Shape;
+    use crate::slot::{Check, Shape};
     use crate::worker::FuncWord;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
@@ -232,9 +232,14 @@ mod tests {
     const WORKER: Owner = Owner { index: 1, incarnation: 5 };
 
     fn client() -> Client {
+        client_of(false)
+    }
+
+    fn client_of(hardened: bool) -> Client {
         let sizes = Sizes { processes: 3, slots: 8, completions: 64, region: 4 << 20 };
         let segment = Arc::new(Segment::create(sizes).expect("memory"));
         segment.header().places.store(3, Ordering::Relaxed);
+        segment.header().hardened.store(hardened.into(), Ordering::Relaxed);
         let client = Client::new(segment, Duration::ZERO, 1, 4 << 20);
         client.admit(WORKER.index, WORKER.incarnation, false);
         client
@@ -351,6 +356,53 @@ mod tests {
             assert_eq!(client.in_flight(), 0);
             let errors = sink.0.lock().expect("no panic");
             assert!(errors[0].as_ref().is_some_and(Error::is_worker_died), "{errors:?}");
+        }
+    }
+
+    /// Words that only the client, or a reaper after a death, can write.
+    #[test]
+    fn ends_that_did_not_happen_are_not_believed() {
+        for state in [0, 4, 5] {
+            let client = client();
+            let (number, sink) = submit(&client);
+            claim(&client, number, WORKER);
+            let word = &client.segment.slot(number).word;
+            word.store(word.load(Ordering::Relaxed) & !0xf | state, Ordering::Relaxed);
+            client.collect();
+            client.look_behind();
+            assert_eq!(failed(&sink), 1);
+        }
+    }
+
+    /// Items that a dead worker is said to have finished count only with their check.
+    #[test]
+    fn progress_is_believed_with_its_check_only() {
+        struct Ranges(Mutex<Vec<(u32, u32, bool)>>);
+        impl Sink for Ranges {
+            fn deliver(&self, _: u64, outcome: Outcome) {
+                let Outcome::Range { first, end, error } = outcome else { panic!("no results were written") };
+                self.0.lock().expect("no panic").push((first, end, error.is_worker_died()));
+            }
+        }
+        for (done, checked, expected) in [
+            (2, 2, vec![(0, 2, false)]), // finished, but where their results are nobody knows
+            (3, 2, vec![(0, 2, false)]), // the third item had just been finished
+            (4, 2, vec![(0, 9, false)]),
+            (9, 2, vec![(0, 9, false)]),
+        ] {
+            let client = client_of(true);
+            let args = Args::archive_items(&client.arena, &[1_u64; 9]).expect("room");
+            let func = FuncWord(1 << 63);
+            let spec = TaskSpec { func, name: "f", args, shape: Shape::Items, max_attempts: 1 };
+            let sink = Arc::new(Ranges(Mutex::default()));
+            let ticket = client.submit(spec, Some((0, 9)), sink.clone(), 0).expect("a slot");
+            claim(&client, ticket.slot, WORKER);
+            let slot = client.segment.slot(ticket.slot);
+            let check = Check::begin(client.segment.pool_id(), ticket.slot, ticket.generation);
+            slot.progress.store(check.of_progress(checked), Ordering::Relaxed);
+            slot.done.store(done, Ordering::Relaxed);
+            die(&client);
+            assert_eq!(*sink.0.lock().expect("no panic"), expected, "{done} {checked}");
         }
     }
 
