@@ -23,7 +23,9 @@ fn descriptors(segment: &Segment) -> [OwnedFd; 2] {
 
 /// Everything that anybody asks of a segment.
 fn use_all(segment: &Segment) {
-    assert_eq!(segment.layout.sizes, SIZES, "the files have the size of no others");
+    let (layout, right) = (segment.layout, Layout::new(SIZES));
+    assert_eq!((layout.control_len, layout.data_len), (right.control_len, right.data_len));
+    assert_eq!(layout.fingerprint(), segment.header().layout.load(Ordering::Relaxed));
     assert!(segment.places() <= segment.processes());
     let mut sum = segment.slots().len() + segment.functions().len();
     for process in 0..segment.processes() {

@@ -254,6 +254,11 @@ impl Layout {
             size_of::<ReadyControl>() as u64,
             size_of::<CompletionControl>() as u64,
             size_of::<Slot>() as u64,
+            // Sizes as well as offsets: pages round some of them away.
+            self.sizes.processes.into(),
+            self.sizes.slots.into(),
+            self.sizes.completions.into(),
+            self.sizes.region,
             self.slots as u64,
             self.completions as u64,
             self.classes as u64,
@@ -282,6 +287,20 @@ mod tests {
         assert!(l.completions + 9 * l.completion_stride <= l.classes);
         assert!(l.words + 9 * l.word_stride <= l.control_len);
         assert_eq!(l.data_len, 9 * (64 << 20));
+    }
+
+    #[test]
+    fn every_size_shows_in_the_fingerprint() {
+        let sizes = Sizes { processes: 3, slots: 64, completions: 64, region: 4 << 20 };
+        let fingerprint = |sizes| Layout::new(sizes).fingerprint();
+        for other in [
+            Sizes { processes: 4, ..sizes },
+            Sizes { slots: 32, ..sizes },
+            Sizes { completions: 4, ..sizes }, // the same offsets: a page holds either
+            Sizes { region: 2 << 20, ..sizes },
+        ] {
+            assert_ne!(fingerprint(other), fingerprint(sizes), "{other:?}");
+        }
     }
 
     #[test]
