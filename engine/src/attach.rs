@@ -85,7 +85,7 @@ pub fn attach(name: &str) -> Result<Attached> {
 }
 
 /// Every function that the pool knows by name must be known here, with the same types.
-fn compare_functions(segment: &Segment) -> Result<(), String> {
+pub(crate) fn compare_functions(segment: &Segment) -> Result<(), String> {
     let count = segment.header().functions.load(Ordering::Acquire) as usize;
     let table = segment.functions();
     if count > table.len() {

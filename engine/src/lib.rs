@@ -44,6 +44,8 @@ mod task;
 #[cfg(not(loom))]
 mod worker;
 
+#[cfg(all(test, not(loom)))]
+mod fuzz;
 #[cfg(all(test, loom))]
 mod loom_tests;
 

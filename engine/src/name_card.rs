@@ -237,6 +237,26 @@ mod tests {
         drop(again);
     }
 
+    /// Whatever a card says: it is none, or one that can be asked whether its pool lives.
+    #[test]
+    fn any_words_on_a_card() {
+        let name = format!("fuzz-test-{}", std::process::id());
+        let own = OwnCard::create(&name, 7).expect("a fresh name");
+        let card = words(&own._segment).expect("long enough");
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..5000 {
+            let word = [&card.magic, &card.version, &card.pid, &card.start_time, &card.nonce];
+            word[random.usize(..5)].store(random.u64(..) >> random.u32(..64), Ordering::Relaxed);
+            if random.bool() {
+                card.magic.store(MAGIC, Ordering::Relaxed);
+                card.version.store(VERSION, Ordering::Relaxed);
+            }
+            if let Some(card) = read(&own._segment) {
+                let _ = (card.is_alive(), card.socket());
+            }
+        }
+    }
+
     #[test]
     fn names_that_no_file_can_have_are_refused() {
         for name in ["", "a/b", "ü", &"x".repeat(65)] {

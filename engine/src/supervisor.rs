@@ -7,8 +7,8 @@ use crate::name_card::{self, OwnCard};
 use crate::recovery;
 use crate::segment::{Life, LifeState, PoolState, Role, Segment};
 use crate::slot::Owner;
-use crate::sync::Ordering;
 use crate::sync::private::{Private, PrivateUsize};
+use crate::sync::{Ordering, back_stop};
 use crate::sys::{self, Channel, EventFd, Listener, ProcessHandle, Received, Sent};
 use crate::wake::ParkState;
 use rustix::process::Signal;
@@ -22,8 +22,9 @@ const CLOSING_TICK: Duration = Duration::from_millis(10);
 const DEAF_TICK: Duration = Duration::from_secs(1);
 /// How often an idle pool's memory is looked at.
 const IDLE_TICK: Duration = Duration::from_secs(2);
-/// How often busy workers are looked at: nothing else would show one whose thread ended and left others.
-const HEADLESS_TICK: Duration = Duration::from_secs(2);
+/// How often the slots of a busy pool are looked at even if nobody waits, and busy workers: nothing else
+/// would show one whose thread ended and left others.
+const LOOK_TICK: Duration = Duration::from_secs(1);
 /// How often launching workers is tried again after it has failed.
 const LAUNCH_TICK: Duration = Duration::from_millis(100);
 /// How many templates in a row may be killed while they launch one worker.
@@ -130,6 +131,8 @@ pub(crate) struct Supervisor {
     /// Workers that the pool keeps, in places 1 to `target`.
     target: u32,
     residents: Vec<Option<Resident>>,
+    /// The next incarnation of each place. None is used twice, whatever the life words say.
+    incarnations: Vec<u32>,
     name: Option<(OwnCard, Listener)>,
     /// Workers that ended, one after the other, before they were ready.
     early_deaths: u32,
@@ -137,7 +140,7 @@ pub(crate) struct Supervisor {
     early_since: Instant,
     /// When places that had stayed empty were last filled, or tried to.
     last_fill: Instant,
-    /// When busy workers were last looked at.
+    /// When busy workers, and slots, were last looked at without being told to.
     last_look: Instant,
     broken: bool,
     /// Iterators that still have input to submit.
@@ -154,6 +157,7 @@ impl Supervisor {
     ) -> Self {
         let segment = client.segment.clone();
         let residents = (0..segment.processes()).map(|_| None).collect();
+        let incarnations = vec![0; segment.processes() as usize];
         Supervisor {
             client,
             segment,
@@ -161,6 +165,7 @@ impl Supervisor {
             launcher,
             target,
             residents,
+            incarnations,
             name: None,
             early_deaths: 0,
             early_since: Instant::now(),
@@ -194,17 +199,20 @@ impl Supervisor {
         result
     }
 
+    /// Gives an empty place to a process that is about to be launched, or let in.
     fn occupy(&mut self, index: u32, role: Role) -> u32 {
         let header = self.segment.header();
         header.places.fetch_max(u64::from(index) + 1, Ordering::AcqRel);
-        self.client.set_guest(index, role == Role::Guest);
+        let next = &mut self.incarnations[index as usize];
+        let incarnation = *next;
+        *next = next.wrapping_add(1);
+        self.client.admit(index, incarnation, role == Role::Guest);
         let entry = self.segment.process(index);
-        let incarnation = entry.life().map_or(0, |life| life.incarnation);
         entry.role.store(role as u32, Ordering::Relaxed);
         entry.current.store(0, Ordering::Relaxed);
         entry.starved.store(0, Ordering::Relaxed);
-        let joining = Life { state: LifeState::Joining, incarnation };
-        entry.change_life(incarnation, &[LifeState::Free], joining);
+        // By our own books nobody is there: a word that says otherwise is wrong.
+        entry.life.store(Life { state: LifeState::Joining, incarnation }.pack(), Ordering::Release);
         incarnation
     }
 
@@ -238,8 +246,11 @@ impl Supervisor {
                     let away = Life { state: LifeState::Free, incarnation: incarnation.wrapping_add(1) };
                     let entry = self.segment.process(index);
                     if !entry.change_life(incarnation, &[LifeState::Joining], away) {
-                        self.launcher.discard_template(); // somebody is there whom we do not know
+                        // Somebody is there whom we do not know: it dies with the template.
+                        self.launcher.discard_template();
+                        recovery::reap(&self.segment, index, incarnation);
                     }
+                    self.client.after_reap(index);
                     tries += 1;
                     // That a template was killed while it was asked is no failure: ask the next one.
                     if tries == TEMPLATE_TRIES || !self.launcher.template_is_dead() {
@@ -351,6 +362,17 @@ impl Supervisor {
         if !ready.iter().any(|r| r.any()) {
             self.client.rest();
         }
+        if self.last_look.elapsed() >= back_stop(LOOK_TICK) {
+            self.last_look = Instant::now();
+            self.client.look_behind(); // somebody may only ask now and then whether a result is there
+            self.end_headless();
+        }
+        if !self.broken
+            && let Some(error) = self.client.failure()
+        {
+            self.break_pool(error);
+            return;
+        }
         if ready[0].input {
             self.control.bell.clear();
         }
@@ -375,10 +397,6 @@ impl Supervisor {
         }
         if deaf {
             self.check_deaf();
-        }
-        if self.last_look.elapsed() >= HEADLESS_TICK {
-            self.last_look = Instant::now();
-            self.end_headless();
         }
     }
 
@@ -499,7 +517,11 @@ impl Supervisor {
         #[cfg(feature = "crash")]
         recovery::rehearse(&self.segment, index, resident.incarnation);
         recovery::reap(&self.segment, index, resident.incarnation);
-        self.client.after_reap();
+        self.segment.park(index).vacate();
+        self.client.after_reap(index); // it takes all results that the dead has left
+        if self.client.holds_nothing_of(index) {
+            recovery::renew_region(&self.segment, index);
+        }
         self.control.lock().pids.retain(|&(place, _)| place != index);
         exit
     }

@@ -14,4 +14,4 @@ pub(crate) use block::{Adoption, BlockHandle, BlockWord};
 #[cfg(not(loom))]
 pub(crate) use class::{Class, EXTENT, WORDS_PER_EXTENT};
 #[cfg(not(loom))]
-pub(crate) use region::{Block, Region};
+pub(crate) use region::{Block, Region, used_extents};

@@ -1,12 +1,12 @@
 //! The allocator of one region. Its books are private to the region's owner: nobody can corrupt them,
 //! and a successor in the same place rebuilds them from class and block words.
 
-use super::block::{BlockHandle, BlockWord};
+use super::block::{BlockHandle, BlockWord, GENERATIONS};
 use super::class::{CLASSES, Class, EXTENT, WORDS_PER_EXTENT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::Segment;
 use crate::slot::Owner;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 
@@ -41,10 +41,36 @@ struct SmallClass {
     cursor: (usize, usize),
 }
 
+/// Who gives the blocks of a region back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Releases {
+    /// Its owner alone: a client's arguments. The books know all, and no shared word is believed.
+    Own,
+    /// Others too: results. Their words say which are free.
+    ByOthers,
+}
+
+/// How many extents of a region have been used: those that its owner counted, and those that are labelled
+/// behind them, in case the count is corrupt.
+pub(crate) fn used_extents(classes: &[AtomicU32], counted: usize) -> usize {
+    let mut at = 0;
+    while let Some(class) = classes.get(at) {
+        at += match Class::unpack(class.load(Ordering::Acquire)) {
+            Some(Class::Unused) if at >= counted => break,
+            Some(Class::Run(len)) if len <= classes.len() - at => len,
+            _ => 1,
+        };
+    }
+    at
+}
+
 /// The books of one region.
 pub(crate) struct Region {
     me: Owner,
     quota: usize,
+    releases: Releases,
+    /// That of the block handed out last: see [`BlockWord::take`].
+    generation: u32,
     classes: Vec<SmallClass>,
     /// Free extents by first extent: length in extents.
     free_runs: BTreeMap<usize, usize>,
@@ -56,37 +82,57 @@ pub(crate) struct Region {
     used: usize,
     /// Bytes of each extent that are backed by memory.
     committed: Vec<u32>,
+    /// What the first extent of each run and all others were labelled last; the class words tell others.
+    labels: Vec<Class>,
+    /// How many small blocks of each extent are handed out, if nobody else can know.
+    held: Vec<u32>,
 }
 
 impl Region {
-    /// Takes over the region of `segment.index`, as its predecessors in that place left it.
-    pub(crate) fn open(segment: &Segment, me: Owner, quota: u64) -> Result<Self> {
-        let mut region = Region {
+    fn new(me: Owner, quota: u64, releases: Releases) -> Self {
+        Region {
             me,
             quota: quota as usize,
+            releases,
+            // Each incarnation begins somewhere else than its predecessor stopped, most likely.
+            generation: me.incarnation.wrapping_mul(0x9e37_79b1),
             classes: (0..CLASSES).map(|_| SmallClass::default()).collect(),
             free_runs: BTreeMap::new(),
             held_runs: Vec::new(),
             high_water: 0,
             used: 0,
             committed: Vec::new(),
-        };
-        let extents = segment.process(segment.index).extents.load(Ordering::Acquire) as usize;
-        let classes = segment.classes(segment.index);
-        if extents > classes.len() {
-            return Err(Error::corrupted(format!("region {} claims {extents} extents", segment.index)));
+            labels: Vec::new(),
+            held: Vec::new(),
         }
-        region.high_water = extents;
-        region.committed = vec![0; extents];
+    }
+
+    /// A fresh region of which nobody but its owner gives blocks back.
+    pub(crate) fn own(me: Owner, quota: u64) -> Self {
+        Self::new(me, quota, Releases::Own)
+    }
+
+    /// Takes over the region of `segment.index`, as its predecessors in that place left it.
+    ///
+    /// From a class word on that no owner writes, nothing is known of what is in use: all that follows
+    /// counts as used, until the place is empty and the supervisor resets it.
+    pub(crate) fn open(segment: &Segment, me: Owner, quota: u64) -> Self {
+        let mut region = Self::new(me, quota, Releases::ByOthers);
+        let classes = segment.classes(segment.index);
+        let counted = segment.process(segment.index).extents.load(Ordering::Acquire) as usize;
+        let extents = used_extents(classes, counted);
+        region.grow_books(extents);
         let mut at = 0;
         while at < extents {
-            match Class::unpack(classes[at].load(Ordering::Relaxed)) {
+            let class = Class::unpack(classes[at].load(Ordering::Relaxed));
+            region.labels[at] = class.unwrap_or(Class::Unused);
+            match class {
                 Some(Class::Small(class)) => {
                     region.used += 1;
                     region.classes[class].extents.push(at as u32);
                     at += 1;
                 }
-                Some(Class::Run(len)) if at + len <= extents => {
+                Some(Class::Run(len)) if len <= extents - at => {
                     region.used += len;
                     if region.word(segment, at * WORDS_PER_EXTENT).is_free() {
                         region.free_run(at, len);
@@ -101,15 +147,20 @@ impl Region {
                     region.free_run(at, 1);
                     at += 1;
                 }
-                other => {
-                    return Err(Error::corrupted(format!(
-                        "extent {at} of region {} is {other:?}",
-                        segment.index
-                    )));
+                _ => {
+                    region.used += extents - at;
+                    at = extents;
                 }
             }
         }
-        Ok(region)
+        region
+    }
+
+    fn grow_books(&mut self, extents: usize) {
+        self.high_water = extents;
+        self.committed.resize(extents, 0);
+        self.labels.resize(extents, Class::Unused);
+        self.held.resize(extents, 0);
     }
 
     fn word<'s>(&self, segment: &'s Segment, block: usize) -> BlockWord<'s> {
@@ -146,10 +197,14 @@ impl Region {
             }
             return Err(error);
         }
-        self.word(segment, block as usize).take(self.me);
+        self.generation = self.generation.wrapping_add(1) & GENERATIONS;
+        self.word(segment, block as usize).take(self.me, self.generation);
+        if self.releases == Releases::Own {
+            self.held[extent] += 1;
+        }
         // SAFETY: the block lies inside the region's mapping: extents are below the layout's count.
         let ptr = unsafe { segment.region().ptr().byte_add(offset) };
-        let handle = BlockHandle { owner: segment.index, block };
+        let handle = BlockHandle { owner: segment.index, block, generation: self.generation };
         Ok(Block { handle, offset: offset as u64, ptr, len })
     }
 
@@ -172,17 +227,26 @@ impl Region {
     pub(crate) fn free(&mut self, segment: &Segment, block: BlockHandle) {
         debug_assert_eq!(block.owner, segment.index);
         let extent = block.block as usize / WORDS_PER_EXTENT;
-        if !self.word(segment, block.block as usize).release(self.me) {
-            return;
+        let word = self.word(segment, block.block as usize);
+        match (self.releases, self.labels[extent]) {
+            (Releases::Own, class) => {
+                word.put_back(block.generation);
+                self.held[extent] -= 1;
+                match class {
+                    Class::Small(number) => self.classes[number].free.push(block.block),
+                    Class::Run(len) => self.release_run(extent, len),
+                    Class::Unused => {}
+                }
+            }
+            (Releases::ByOthers, class) => {
+                // Runs are found free by the next large allocation.
+                if word.release(self.me, block.generation)
+                    && let Class::Small(number) = class
+                {
+                    self.classes[number].free.push(block.block);
+                }
+            }
         }
-        // Runs are found free by the next large allocation.
-        if let Some(Class::Small(class)) = self.class_of(segment, extent) {
-            self.classes[class].free.push(block.block);
-        }
-    }
-
-    fn class_of(&self, segment: &Segment, extent: usize) -> Option<Class> {
-        Class::unpack(segment.classes(segment.index)[extent].load(Ordering::Relaxed))
     }
 
     #[cold]
@@ -233,16 +297,19 @@ impl Region {
 
     fn pop(&mut self, segment: &Segment, class: usize) -> Option<u32> {
         while let Some(block) = self.classes[class].free.pop() {
-            if self.word(segment, block as usize).is_free() {
+            if self.releases == Releases::Own || self.word(segment, block as usize).is_free() {
                 return Some(block);
             }
-            // Only a corrupt word gets here: the block is dropped from the books.
+            // Found free twice, or its word is corrupt: the next sweep sees what it is.
         }
         None
     }
 
     /// Collects blocks of a class that others have given back, looking at no more than `most` words.
     fn sweep(&mut self, segment: &Segment, class: usize, most: usize) {
+        if self.releases == Releases::Own {
+            return;
+        }
         let blocks = Class::Small(class).blocks();
         let state = &mut self.classes[class];
         let words = segment.words(segment.index);
@@ -293,6 +360,9 @@ impl Region {
 
     /// Finds large blocks that others have given back.
     fn collect_runs(&mut self, segment: &Segment) {
+        if self.releases == Releases::Own {
+            return;
+        }
         let mut index = 0;
         while index < self.held_runs.len() {
             let (start, extents) = self.held_runs[index];
@@ -305,13 +375,14 @@ impl Region {
         }
     }
 
-    /// Takes back a run that `run` has just handed out and whose word is still free.
+    /// Takes back a run that nobody uses.
     fn release_run(&mut self, start: usize, len: usize) {
         self.held_runs.retain(|&run| run != (start, len));
         self.free_run(start, len);
     }
 
-    fn label(&self, segment: &Segment, extent: usize, class: Class) {
+    fn label(&mut self, segment: &Segment, extent: usize, class: Class) {
+        self.labels[extent] = class;
         // Release pairs with whoever computes a block's place from its handle.
         segment.classes(segment.index)[extent].store(class.pack(), Ordering::Release);
     }
@@ -362,9 +433,8 @@ impl Region {
 
     /// Takes free extents from `start` on, of which the last ones were never used.
     fn take_fresh(&mut self, segment: &Segment, start: usize, len: usize) -> usize {
-        self.high_water = start + len;
+        self.grow_books(start + len);
         self.used += len;
-        self.committed.resize(self.high_water, 0);
         // Counted before used, so that a reap looks at their words.
         segment.process(segment.index).extents.store(self.high_water as u32, Ordering::Release);
         start
@@ -385,6 +455,10 @@ impl Region {
     /// Frees extents whose small blocks are all free, until `len` more extents fit the quota.
     fn reclaim(&mut self, segment: &Segment, len: usize) -> bool {
         let words = segment.words(segment.index);
+        let is_empty = |first: usize, blocks: usize| match self.releases {
+            Releases::Own => self.held[first / WORDS_PER_EXTENT] == 0,
+            Releases::ByOthers => words[first..first + blocks].iter().all(|w| BlockWord(w).is_free()),
+        };
         let fits = |used: usize| used.saturating_add(len).saturating_mul(EXTENT) <= self.quota;
         let mut emptied = Vec::new();
         let mut used = self.used;
@@ -392,8 +466,7 @@ impl Region {
             let blocks = Class::Small(number).blocks();
             class.extents.retain(|&extent| {
                 let first = extent as usize * WORDS_PER_EXTENT;
-                let empty =
-                    !fits(used) && words[first..first + blocks].iter().all(|w| BlockWord(w).is_free());
+                let empty = !fits(used) && is_empty(first, blocks);
                 if empty {
                     used -= 1;
                     emptied.push(extent as usize);
@@ -425,7 +498,7 @@ mod tests {
     #[test]
     fn blocks_do_not_overlap_and_come_back() {
         let segment = segment(64 << 20);
-        let mut region = Region::open(&segment, ME, 64 << 20).expect("a fresh region");
+        let mut region = Region::open(&segment, ME, 64 << 20);
         let mut held: Vec<(Block, u8)> = Vec::new();
         for round in 0..2000usize {
             let bytes = [1, 512, 700, 4096, 70_000, 1 << 20, 3 << 20][round % 7];
@@ -451,10 +524,71 @@ mod tests {
         assert!(whole.is_ok(), "all is free again: {whole:?}");
     }
 
+    /// Whatever others write into its words, an owner that alone frees its blocks hands none out twice.
+    #[test]
+    fn own_books_do_not_believe_words() {
+        let segment = segment(64 << 20);
+        let mut region = Region::own(ME, 64 << 20);
+        let mut held: Vec<Block> = Vec::new();
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..600 {
+            for _ in 0..4 {
+                let extent = random.usize(..region.high_water.max(1));
+                let word = extent * WORDS_PER_EXTENT + random.usize(..WORDS_PER_EXTENT);
+                segment.words(0)[word]
+                    .store(random.choice([0, 1, !0, 2]).expect("not empty"), Ordering::Relaxed);
+                segment.classes(0)[extent].store(random.u32(..50), Ordering::Relaxed);
+            }
+            if random.u32(..20) == 0 {
+                region.trim(&segment, random.usize(..4 << 20));
+            }
+            if let Ok(block) =
+                region.allocate(&segment, random.choice([1, 700, 4096, 3 << 20]).expect("not empty"))
+            {
+                let end = block.offset + block.len as u64;
+                assert!(held.iter().all(|b| b.offset >= end || b.offset + b.len as u64 <= block.offset));
+                held.push(block);
+            }
+            if held.len() > 20 {
+                let block = held.swap_remove(random.usize(..held.len()));
+                region.free(&segment, block.handle);
+            }
+        }
+        held.drain(..).for_each(|block| region.free(&segment, block.handle));
+        region.trim(&segment, 0);
+        assert_eq!(region.used(), 0, "all was given back");
+    }
+
+    /// Corrupt labels cost the memory behind them, not more.
+    #[test]
+    fn a_successor_keeps_away_from_what_it_cannot_know() {
+        let right = Class::Run(3).pack();
+        for (garbage, count) in [(77, 4), (1 << 31, 4), (!0, 4), (1 << 31 | 1000, 4), (right, 0), (right, !0)]
+        {
+            let segment = segment(64 << 20);
+            let mut region = Region::open(&segment, ME, 64 << 20);
+            let small = region.allocate(&segment, 600).expect("fits");
+            let large = region.allocate(&segment, 5 << 20).expect("fits");
+            segment.classes(0)[1].store(garbage, Ordering::Relaxed);
+            segment.process(0).extents.store(count, Ordering::Relaxed);
+            let mut heir = Region::open(&segment, Owner::new(0, 1), 64 << 20);
+            for bytes in [600, 2 << 20, 5 << 20, 12 << 20] {
+                let block = heir.allocate(&segment, bytes).expect("fits");
+                let end = block.offset + block.len as u64;
+                assert!(
+                    end <= large.offset || block.offset >= large.offset + large.len as u64,
+                    "{garbage:#x}"
+                );
+                assert_ne!(block.offset, small.offset);
+                heir.free(&segment, block.handle);
+            }
+        }
+    }
+
     #[test]
     fn free_extents_at_the_end_join_those_never_used() {
         let segment = segment(8 << 20);
-        let mut region = Region::open(&segment, ME, 8 << 20).expect("a fresh region");
+        let mut region = Region::open(&segment, ME, 8 << 20);
         let small = region.allocate(&segment, 100_000).expect("fits");
         region.free(&segment, small.handle);
         let whole = region.allocate(&segment, 8 << 20).expect("nothing is in use");
@@ -466,7 +600,7 @@ mod tests {
     #[test]
     fn the_quota_holds_and_says_so() {
         let segment = segment(64 << 20);
-        let mut region = Region::open(&segment, ME, 4 << 20).expect("a fresh region");
+        let mut region = Region::open(&segment, ME, 4 << 20);
         let first = region.allocate(&segment, 2 << 20).expect("fits");
         let second = region.allocate(&segment, 2 << 20).expect("fits");
         let error = region.allocate(&segment, 1).expect_err("full");
@@ -480,7 +614,7 @@ mod tests {
     #[test]
     fn a_successor_finds_what_is_free_and_what_is_held() {
         let segment = segment(64 << 20);
-        let mut region = Region::open(&segment, ME, 64 << 20).expect("a fresh region");
+        let mut region = Region::open(&segment, ME, 64 << 20);
         let blocks: Vec<Block> = [600, 600, 5 << 20, 100_000]
             .iter()
             .map(|&b| region.allocate(&segment, b).expect("fits"))
@@ -490,27 +624,31 @@ mod tests {
         drop(region);
 
         let heir = Owner::new(0, 1);
-        let mut region = Region::open(&segment, heir, 64 << 20).expect("the same region");
+        let mut region = Region::open(&segment, heir, 64 << 20);
         assert_eq!(region.used(), used);
         for _ in 0..4000 {
             let block = region.allocate(&segment, 600).expect("fits");
             assert!(
-                blocks[1..].iter().all(|held| held.handle != block.handle),
+                blocks[1..].iter().all(|held| held.handle.block != block.handle.block),
                 "a held block was handed out"
             );
         }
         let run = region.allocate(&segment, 5 << 20).expect("fits");
-        assert_ne!(run.handle, blocks[2].handle);
+        assert_ne!(run.handle.block, blocks[2].handle.block);
         // The client gives its block back; the heir uses it again.
-        assert!(BlockWord(&segment.words(0)[blocks[2].handle.block as usize]).release(ME));
+        assert!(
+            BlockWord(&segment.words(0)[blocks[2].handle.block as usize])
+                .release(ME, blocks[2].handle.generation)
+        );
         let again = region.allocate(&segment, 5 << 20).expect("fits");
-        assert_eq!(again.handle, blocks[2].handle);
+        assert_eq!(again.handle.block, blocks[2].handle.block);
+        assert_ne!(again.handle.generation, blocks[2].handle.generation, "it changed hands");
     }
 
     #[test]
     fn trimming_gives_memory_back_and_keeps_what_is_held() {
         let segment = segment(64 << 20);
-        let mut region = Region::open(&segment, ME, 64 << 20).expect("a fresh region");
+        let mut region = Region::open(&segment, ME, 64 << 20);
         let held = region.allocate(&segment, 1000).expect("fits");
         // SAFETY: the block is ours and at least so long.
         unsafe { std::ptr::write_bytes(held.ptr.as_ptr(), 9, 1000) };
@@ -529,7 +667,7 @@ mod tests {
     #[test]
     fn classes_give_way_when_address_space_runs_out() {
         let segment = segment(8 << 20);
-        let mut region = Region::open(&segment, ME, 8 << 20).expect("a fresh region");
+        let mut region = Region::open(&segment, ME, 8 << 20);
         for bytes in [512, 4096, 65_536, 1 << 20, 600, 5000] {
             let block = region.allocate(&segment, bytes).expect("an empty class gives its extent up");
             region.free(&segment, block.handle);

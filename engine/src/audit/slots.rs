@@ -246,7 +246,7 @@ fn check_answer(
         return None;
     }
     let handle = BlockHandle::unpack(slot.handle);
-    let BlockHandle { owner, block } = handle;
+    let BlockHandle { owner, block, .. } = handle;
     let name = format!("{word:?} has its result of {} bytes in block {owner}.{block}", slot.len);
     if owner != word.owner().index || block as usize >= view.layout().word_stride / 8 {
         findings.add(Proof::Lasting, 30, at, || format!("{name}, which is none of its worker's"));

@@ -135,12 +135,12 @@ fn spoilt_slots_are_found() {
         ),
         (
             "result of another worker",
-            |s| s.slot(DONE_IN_BLOCK).handle.store(1 << 32, Relaxed),
+            |s| s.slot(DONE_IN_BLOCK).handle.store(1 << 31, Relaxed),
             &[(27, Place::Block(2, RESULT)), (30, Place::Slot(DONE_IN_BLOCK))],
         ),
         (
             "result out of range",
-            |s| s.slot(DONE_IN_BLOCK).handle.store(2 << 32 | 0xffff_ffff, Relaxed),
+            |s| s.slot(DONE_IN_BLOCK).handle.store(2 << 31 | 0x7fff_ffff, Relaxed),
             &[(27, Place::Block(2, RESULT)), (30, Place::Slot(DONE_IN_BLOCK))],
         ),
         (

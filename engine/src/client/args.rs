@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::payload::{Grow, Payload, Span, put, put_items};
 use crate::segment::Segment;
 use crate::shared_slice::Collect;
-use crate::slot::{INLINE_ARGS, Owner, Shape};
+use crate::slot::{CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,12 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct ClientArena {
     segment: Arc<Segment>,
     region: Mutex<Region>,
+    /// Most bytes of arguments that travel inside a slot of this pool.
+    inline: usize,
 }
 
 impl ClientArena {
-    pub(super) fn new(segment: Arc<Segment>, quota: u64) -> Result<Self> {
-        let region = Region::open(&segment, Owner::new(segment.index, 0), quota)?;
-        Ok(ClientArena { segment, region: Mutex::new(region) })
+    pub(super) fn new(segment: Arc<Segment>, quota: u64) -> Self {
+        let region = Region::own(Owner::new(segment.index, 0), quota);
+        let inline = if segment.hardened() { CHECKED_ARGS } else { INLINE_ARGS };
+        ClientArena { segment, region: Mutex::new(region), inline }
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut Region, &Segment) -> R) -> R {
@@ -28,6 +31,12 @@ impl ClientArena {
     /// Gives free memory back to the system, but for some that is kept warm.
     pub(crate) fn trim(&self) {
         self.with(|region, segment| region.trim(segment, 64 << 20));
+    }
+
+    /// Bytes of extents in use.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> u64 {
+        self.with(|region, _| region.used())
     }
 
     /// Takes a block of at least `bytes`.
@@ -123,7 +132,7 @@ impl Args {
     #[inline]
     pub(crate) fn archive<T: Payload>(arena: &Arc<ClientArena>, value: &T) -> Result<Self> {
         let mut first = First([0; INLINE_ARGS]);
-        let span = Span { ptr: NonNull::from(&mut first.0).cast(), cap: INLINE_ARGS };
+        let span = Span { ptr: NonNull::from(&mut first.0).cast(), cap: arena.inline };
         let mut memory = ArgsMemory { arena, block: None };
         let collect = Collect::begin();
         let (_, len) = put(value, span, &mut memory)?;

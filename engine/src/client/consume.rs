@@ -5,12 +5,14 @@ use super::{Client, Death, InFlight, Outcome, ResultBytes, State};
 use crate::arena::{Adoption, Class, EXTENT, WORDS_PER_EXTENT};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::recovery::{CLIENT, block_word, named_block};
-use crate::slot::{Answer, INLINE_RESULT, Owner, Place, Slot, State as SlotState, Word};
+use crate::slot::{Answer, Check, INLINE_RESULT, Owner, Place, Slot, State as SlotState, Word};
 use crate::sync::Ordering;
 use crate::task::{Status, failure};
 
 /// So many workers may die in a chunk before they start an item; the next death is the item's fault.
 const IDLE_DEATHS: u32 = 3;
+/// Results larger than this are looked at closely before they are copied.
+const LARGE: u64 = 1 << 20;
 
 impl Client {
     /// Takes every outcome that workers have announced.
@@ -82,33 +84,38 @@ impl Client {
         let generation = entry.generation;
         let slot = self.segment.slot(number);
         let word = slot.word().load();
-        let Some(state_now) = word.state() else {
-            let error = Error::corrupted(format!("slot {number} has the word {:#x}", word.0));
-            return self.settle(state, number, Outcome::Failed(error));
+        let wrong = || {
+            Error::corrupted(format!("slot {number} is {word:?} ({:#x}) in generation {generation}", word.0))
         };
-        if word.generation() != generation || state_now == SlotState::Free {
-            let error =
-                Error::corrupted(format!("slot {number} is {word:?}, expected generation {generation}"));
-            return self.settle(state, number, Outcome::Failed(error));
+        if word.generation() != generation {
+            return self.corrupted(state, number, wrong());
         }
-        match state_now {
-            SlotState::Done => {
+        match word.state() {
+            Some(SlotState::Ready | SlotState::Run) => false,
+            Some(SlotState::Done) => {
                 let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
+                let answer = self.answer(slot, number, word, guest);
                 let task = state.entries[number as usize].task.as_ref();
-                let outcome = self.answer(slot, number, word, guest);
-                let outcome =
-                    outcome.and_then(|outcome| with_name(outcome, task.map_or("", |task| task.spec.name)));
-                match task.and_then(|task| task.items) {
-                    None => self.settle(state, number, outcome.unwrap_or_else(Outcome::Failed)),
-                    Some(range) => self.settle_chunk(state, slot, number, range, outcome),
+                let (items, name) = task.map_or((None, ""), |task| (task.items, task.spec.name));
+                match (answer, items) {
+                    (Err(error), _) => self.corrupted(state, number, error),
+                    (Ok(outcome), None) => {
+                        let outcome = with_name(outcome, name).unwrap_or_else(Outcome::Failed);
+                        self.settle(state, number, outcome)
+                    }
+                    (Ok(outcome), Some(range)) => {
+                        self.settle_chunk(state, slot, number, range, with_name(outcome, name))
+                    }
                 }
             }
-            SlotState::Lost => {
+            Some(SlotState::Lost) if state.is_dead(word.owner()) => {
                 self.lost(state, slot, number, word);
                 true
             }
-            SlotState::Cancelled => self.settle(state, number, Outcome::Failed(ErrorKind::Terminated.into())),
-            SlotState::Free | SlotState::Ready | SlotState::Run => false,
+            // A task that we cancel is settled under the same lock.
+            Some(SlotState::Free | SlotState::Lost | SlotState::Cancelled) | None => {
+                self.corrupted(state, number, wrong())
+            }
         }
     }
 
@@ -125,6 +132,7 @@ impl Client {
         let Some(answer) = Answer::unpack(raw) else {
             return Err(Error::corrupted(format!("slot {number} has the answer word {raw:#x}")));
         };
+        let check = self.checked.map(|pool| Check::begin(pool, number, word.generation()));
         let bytes = match answer.place {
             Place::Tiny => {
                 let mut bytes = Short([0; INLINE_RESULT]);
@@ -136,9 +144,14 @@ impl Client {
             }
             Place::Block => {
                 let len = slot.len.load(Ordering::Relaxed);
-                self.block(slot, word, Some(len), guest)?
+                self.block(slot, word, Some(len), guest, check.map(|check| (check, raw)))?
             }
         };
+        if let (Some(check), ResultBytes::Short { .. }) = (check, &bytes)
+            && slot.len.load(Ordering::Relaxed) != check.of_short(raw, bytes.as_slice())
+        {
+            return Err(Error::corrupted(format!("the result in slot {number} was written over")));
+        }
         Ok(Outcome::Answer { status: answer.status, bytes })
     }
 
@@ -183,8 +196,30 @@ impl Client {
     }
 
     /// The block that a terminal slot names, adopted (T11); all of it, or its first `len` bytes.
-    fn block(&self, slot: &Slot, word: Word, len: Option<u64>, guest: bool) -> Result<ResultBytes> {
+    ///
+    /// With a check, and the answer word that it covers, nothing is done about a block whose description
+    /// does not pass, and only bytes are given out that pass.
+    fn block(
+        &self,
+        slot: &Slot,
+        word: Word,
+        len: Option<u64>,
+        guest: bool,
+        check: Option<(Check, u32)>,
+    ) -> Result<ResultBytes> {
         let wrong = |what: &str| Error::corrupted(format!("the result's {what}"));
+        let mut digest = None;
+        if let (Some((check, answer)), Some(len)) = (check, len) {
+            let [stored, ..] = *slot.inline.copy().as_chunks::<8>().0 else { return Err(wrong("digest")) };
+            let stored = u64::from_ne_bytes(stored);
+            let handle = slot.handle.load(Ordering::Relaxed);
+            let is_chunk = Answer::unpack(answer).is_some_and(|a| a.status == Status::Chunk as u32);
+            let done = if is_chunk { slot.done.load(Ordering::Relaxed) } else { 0 };
+            if slot.tiny.load(Ordering::Relaxed) != check.of_block(answer, handle, len, stored, done) {
+                return Err(wrong("description was written over"));
+            }
+            digest = Some((check, stored));
+        }
         let handle = named_block(slot, word).ok_or_else(|| wrong("block is not named"))?;
         if handle.owner != word.owner().index {
             return Err(wrong("block is in the region of a process that did not run the task"));
@@ -202,20 +237,28 @@ impl Client {
         if len > capacity {
             return Err(wrong("length exceeds its block"));
         }
-        if block.adopt(word.owner(), CLIENT) == Adoption::Refused {
+        if block.adopt(word.owner(), CLIENT, handle.generation) == Adoption::Refused {
             return Err(wrong("block is not held by its worker"));
         }
-        let copied = guest || !self.holdings.have_room(handle.owner, capacity as usize);
+        let copied =
+            guest || self.checked.is_some() || !self.holdings.have_room(handle.owner, capacity as usize);
         let held = ResultBlock::new(self.holdings.clone(), handle, capacity as usize);
         let offset = (extent * EXTENT + within * class.block_bytes()) as u64;
+        if copied {
+            // A length that somebody made up must not fill our memory with a copy of nothing.
+            if len > LARGE && !self.segment.is_written(handle.owner, offset, len) {
+                return Err(wrong("block was never written"));
+            }
+            let copy = self.segment.copy_payload(handle.owner, offset, len);
+            let copy = copy.ok_or_else(|| wrong("block ends outside its region"))?;
+            if digest.is_some_and(|(check, stored)| check.bytes(&copy).end() != stored) {
+                return Err(wrong("bytes were written over"));
+            }
+            return Ok(ResultBytes::Copied(copy));
+        }
         // SAFETY: we hold the block from here on; `held` is kept as long as the slice is used.
         let bytes = unsafe { self.segment.payload(handle.owner, offset, len) };
         let bytes = bytes.ok_or_else(|| wrong("block ends outside its region"))?;
-        if copied {
-            let mut copy = rkyv::util::AlignedVec::with_capacity(bytes.len());
-            copy.extend_from_slice(bytes);
-            return Ok(ResultBytes::Copied(copy));
-        }
         Ok(ResultBytes::Block { start: bytes.as_ptr(), len: bytes.len(), _held: held })
     }
 
@@ -224,15 +267,22 @@ impl Client {
         let death = death_of(state, word.owner());
         let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
         let items = state.entries[number as usize].task.as_ref().and_then(|t| t.items);
-        let done = slot.done.load(Ordering::Acquire);
+        let mut done = slot.done.load(Ordering::Acquire);
         let salvaged = match items {
-            Some((first, end)) if done > 0 && done <= end - first => self.block(slot, word, None, guest).ok(),
-            Some(_) => {
-                drop(self.block(slot, word, None, guest)); // give it back
-                None
-            }
-            None => None,
+            Some(_) => self.block(slot, word, None, guest, None),
+            None => Err(ErrorKind::Closed.into()), // not looked at
         };
+        if let Some((first, end)) = items {
+            match self.believable(slot, number, word, done) {
+                Some(items) if items <= end - first => done = items,
+                _ => {
+                    let error =
+                        Error::corrupted(format!("a lost chunk counts {done} of {} items", end - first));
+                    self.corrupted(state, number, error);
+                    return;
+                }
+            }
+        }
         let Some(task) = self.release_slot(state, number) else { return };
         let name = task.spec.name;
         let failed = state.failed.clone();
@@ -255,10 +305,15 @@ impl Client {
         };
         let mut next = first;
         let mut attempts = task.item_attempts;
-        if let Some(bytes) = salvaged {
-            task.sink.deliver(task.tag, Outcome::Items { first, done, bytes });
+        if done > 0 {
             next = first + done;
             attempts = 1;
+            // Items that were finished do not run again, whatever became of their results.
+            let outcome = match salvaged {
+                Ok(bytes) => Outcome::Items { first, done, bytes },
+                Err(error) => Outcome::Range { first, end: next, error },
+            };
+            task.sink.deliver(task.tag, outcome);
         }
         // The item that it was running is the one that failed; if it had none, nobody is to blame.
         let running = death.current == u64::from(number + 1) << 32 | u64::from(next);
@@ -282,15 +337,29 @@ impl Client {
         }
     }
 
+    /// How many items of a lost chunk are finished, as its worker said; `None` if it cannot have said that.
+    fn believable(&self, slot: &Slot, number: u32, word: Word, done: u32) -> Option<u32> {
+        let Some(pool) = self.checked else { return Some(done) };
+        if done == 0 {
+            return Some(0);
+        }
+        let check = Check::begin(pool, number, word.generation());
+        let progress = slot.progress.load(Ordering::Relaxed);
+        // It is written when an item begins: the one that was finished last may not be in it yet.
+        [done, done - 1].into_iter().find(|&done| check.of_progress(done) == progress)
+    }
+
     /// Submits what is left of a chunk.
     fn resume(&self, state: &mut State, task: InFlight) {
         if let Some(error) = &state.failed {
-            let (first, end) = task.items.unwrap_or_default();
             let error = error.clone();
-            task.sink.deliver(task.tag, Outcome::Range { first, end, error });
+            task.fail(error);
             return;
         }
-        let number = self.take_slot(state).expect("the slot of the lost part is free");
+        let Some(number) = self.take_slot(state) else {
+            task.fail(Error::corrupted("the slot of the lost part is not free"));
+            return;
+        };
         let lane = task.spec.func.lane();
         self.place(state, number, task);
         self.segment.bell().notify(lane);

@@ -1,23 +1,27 @@
 //! The client's side of a pool: it owns the slots, hands out tasks and takes the results.
 //!
 //! All books here are private to the process: which slots are free, which task is in which, what
-//! waits for it. Shared memory is believed only where it agrees with them.
+//! waits for it. Shared memory is believed only where it agrees with them; where it cannot be right, the
+//! task fails with [`Corrupted`](crate::ErrorKind::Corrupted) and its slot goes into
+//! [quarantine](quarantine).
 
 mod args;
 mod consume;
+mod quarantine;
 mod result_bytes;
 mod submit;
 mod wait;
 
-use crate::error::{Error, Exit, Result};
+use crate::error::{Error, Exit};
 use crate::segment::{LANES, Segment};
 use crate::slot::Owner;
 use crate::sync::Ordering;
 use crate::sync::private::PrivateU32;
 pub(crate) use args::{Args, ArgsBlock, ArgsBytes, ClientArena};
+use quarantine::{Quarantined, Resident, Suspicion};
 pub(crate) use result_bytes::{Holdings, ResultBytes};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 pub(crate) use submit::TaskSpec;
 pub(crate) use wait::Ticket;
@@ -72,6 +76,10 @@ struct Entry {
     task: Option<InFlight>,
     /// Threads that sleep on the slot's word; the slot is not used again before they are gone.
     waiters: u32,
+    /// Some worker may still write here for a task that has failed.
+    quarantined: bool,
+    /// What speaks against the slot's word.
+    suspicion: Option<Suspicion>,
 }
 
 struct State {
@@ -97,6 +105,9 @@ struct State {
     failed: Option<Error>,
     /// Workers from another program, whose results are copied before they are believed.
     guests: Vec<bool>,
+    /// Who lives in which place.
+    residents: Vec<Option<Resident>>,
+    quarantine: Vec<Quarantined>,
 }
 
 /// The client of a pool, shared by all threads of its process.
@@ -114,20 +125,18 @@ pub(crate) struct Client {
     /// How long waiting threads stay awake first: see `wait`.
     spin: PrivateU32,
     can_spin: bool,
+    /// The pool's id, if what lies in slots carries checks.
+    checked: Option<u64>,
+    alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Client {
-    pub(crate) fn new(
-        segment: Arc<Segment>,
-        patience: Duration,
-        max_attempts: u32,
-        quota: u64,
-    ) -> Result<Self> {
+    pub(crate) fn new(segment: Arc<Segment>, patience: Duration, max_attempts: u32, quota: u64) -> Self {
         let slots = segment.layout.sizes.slots as usize;
         let processes = segment.processes() as usize;
-        let arena = Arc::new(ClientArena::new(segment.clone(), quota)?);
+        let arena = Arc::new(ClientArena::new(segment.clone(), quota));
         let can_spin = segment.header().cpus.load(Ordering::Relaxed) > 1;
-        Ok(Client {
+        Client {
             arena,
             holdings: Arc::new(Holdings::new(segment.clone())),
             state: Mutex::new(State {
@@ -145,14 +154,18 @@ impl Client {
                 worked: false,
                 failed: None,
                 guests: vec![false; processes],
+                residents: vec![None; processes],
+                quarantine: Vec::new(),
             }),
             patience,
             max_attempts,
             kept: Mutex::default(),
             spin: PrivateU32::new(wait::SPIN_MOST),
             can_spin,
+            checked: segment.hardened().then(|| segment.pool_id()),
+            alarm: OnceLock::new(),
             segment,
-        })
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -190,11 +203,6 @@ impl Client {
         self.poll(&mut state);
     }
 
-    /// Whether a result of worker `index` comes from another program.
-    pub(crate) fn set_guest(&self, index: u32, guest: bool) {
-        self.lock().guests[index as usize] = guest;
-    }
-
     /// Remembers how a process ended, for the error of the task that it ran. Before its reap.
     pub(crate) fn record_death(&self, death: Death) {
         let mut state = self.lock();
@@ -202,11 +210,13 @@ impl Client {
             state.deaths.pop_front();
         }
         state.deaths.push_back(death);
+        self.mark_dead(&mut state, death.who.index);
     }
 
-    /// Looks at every slot after a reap: lost chunks go on with their other items.
-    pub(crate) fn after_reap(&self) {
+    /// Looks at every slot after the reap of place `index`: lost chunks go on with their other items.
+    pub(crate) fn after_reap(&self, index: u32) {
         let mut state = self.lock();
+        self.dismiss(&mut state, index);
         self.scan(&mut state);
         self.wake_sleepers(&mut state);
     }
@@ -232,12 +242,7 @@ impl Client {
             if word.state() == Some(crate::slot::State::Run) && guest {
                 std::mem::forget(task.spec.args.clone());
             }
-            let error = error.clone();
-            let outcome = match task.items {
-                Some((first, end)) => Outcome::Range { first, end, error },
-                None => Outcome::Failed(error),
-            };
-            task.sink.deliver(task.tag, outcome);
+            task.fail(error.clone());
             // The slot itself is left alone: nobody uses this pool's memory again.
             self.segment.slot(number).word().wake();
             state.in_flight -= 1;

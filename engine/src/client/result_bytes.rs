@@ -30,6 +30,11 @@ impl Holdings {
         Holdings { segment, bytes, most }
     }
 
+    /// Whether no block of this worker is held.
+    pub(crate) fn are_none(&self, worker: u32) -> bool {
+        self.bytes[worker as usize].load(Private::Acquire) == 0
+    }
+
     /// Whether a block of `capacity` bytes more of this worker may be kept.
     pub(crate) fn have_room(&self, worker: u32, capacity: usize) -> bool {
         self.bytes[worker as usize].load(Private::Relaxed).saturating_add(capacity) <= self.most
@@ -57,9 +62,12 @@ impl Drop for ResultBlock {
         if !segment.is_here() {
             return; // a forked child's copy: the block is the parent's
         }
-        self.holdings.bytes[self.handle.owner as usize].fetch_sub(self.capacity, Private::Relaxed);
         let Some(block) = block_word(segment, self.handle) else { return };
-        block.release(CLIENT);
+        if !block.release(CLIENT, self.handle.generation) {
+            block.release_corrupt(self.handle.owner);
+        }
+        // Release pairs with `are_none`: our reads and the change of the word are over.
+        self.holdings.bytes[self.handle.owner as usize].fetch_sub(self.capacity, Private::Release);
         segment.starved(self.handle.owner).wake_sleepers();
     }
 }
@@ -76,7 +84,8 @@ pub(crate) enum ResultBytes {
         start: *const u8,
         len: usize,
     },
-    /// A private copy: of what another program wrote, or of what took up too much of a worker's memory.
+    /// A private copy: of what another program wrote, of what took up too much of a worker's memory, or of
+    /// any result in a hardened pool.
     Copied(rkyv::util::AlignedVec<16>),
 }
 

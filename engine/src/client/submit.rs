@@ -2,7 +2,7 @@
 
 use super::{Args, ArgsBytes, Client, InFlight, Sink, State, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::slot::{ArgsHandle, Meta, Shape};
+use crate::slot::{ArgsHandle, CHECKED_ARGS, Check, INLINE_ARGS, Meta, Shape};
 use crate::sync::Ordering;
 use crate::worker::FuncWord;
 use std::sync::{Arc, MutexGuard};
@@ -92,18 +92,18 @@ impl Client {
     pub(super) fn place(&self, state: &mut State, number: u32, task: InFlight) -> Ticket {
         let slot = self.segment.slot(number);
         let spec = &task.spec;
-        let mut inline_len = 0;
-        match &spec.args.bytes {
-            ArgsBytes::Inline { bytes, len } => {
-                slot.args.fill(&bytes[..usize::from(*len)]);
-                inline_len = usize::from(*len);
-            }
+        let handle;
+        let args = match &spec.args.bytes {
+            ArgsBytes::Inline { bytes, len } => &bytes[..usize::from(*len)],
             ArgsBytes::Block(block) => {
                 let (first, end) = task.items.unwrap_or((0, 0));
-                let handle = ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end };
-                slot.args.fill(&handle.to_bytes());
+                handle =
+                    ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end }.to_bytes();
+                &handle
             }
-        }
+        };
+        let inline_len = if spec.shape == Shape::Inline { args.len() } else { 0 };
+        slot.args.fill(args);
         if task.items.is_some() {
             slot.handle.store(0, Ordering::Relaxed);
             slot.done.store(0, Ordering::Relaxed);
@@ -111,10 +111,20 @@ impl Client {
         let meta = Meta { shape: spec.shape, max_attempts: spec.max_attempts, inline_len };
         slot.meta.store(meta.pack(), Ordering::Relaxed);
         slot.func.store(spec.func.0, Ordering::Relaxed);
+        if let Some(pool) = self.checked {
+            let generation = state.entries[number as usize].generation;
+            let check = Check::begin(pool, number, generation);
+            let mut bytes = [0; INLINE_ARGS];
+            bytes[..args.len()].copy_from_slice(args);
+            let sum = check.of_task(spec.func.0, meta.pack(), &bytes[..CHECKED_ARGS]);
+            bytes[CHECKED_ARGS..].copy_from_slice(&sum.to_ne_bytes());
+            slot.args.fill(&bytes);
+        }
         let lane = spec.func.lane();
         let entry = &mut state.entries[number as usize];
         let generation = entry.generation;
         entry.task = Some(task);
+        entry.suspicion = None;
         state.in_flight += 1;
         state.worked = true;
         slot.word().submit(generation);
@@ -126,7 +136,8 @@ impl Client {
             state.tail[lane] = tail.wrapping_add(1);
             ring.publish(state.tail[lane]);
         } else {
-            // Twice as many cells as slots, all full: stale hints that nobody has taken yet.
+            // Twice as many cells as slots, all full: stale hints that nobody has taken yet. Or its
+            // positions are corrupt; the back-stop repairs them.
             self.segment.requeue(lane).announce(number);
         }
         Ticket { slot: number, generation }

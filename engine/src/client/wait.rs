@@ -1,7 +1,9 @@
 //! Waiting for results: awake for a moment, then asleep on the slot's word or the client's sleep word.
 
 use super::Client;
+use crate::error::Error;
 use crate::segment::LANES;
+use crate::slot::State as SlotState;
 use crate::sync::private::Private;
 use crate::sync::{Ordering, back_stop, fence, spin_loop};
 use std::time::{Duration, Instant};
@@ -20,6 +22,39 @@ const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 20 };
 /// twice as long each time.
 const BACKSTOP_FIRST: Duration = Duration::from_millis(1);
 const BACKSTOP_LAST: Duration = Duration::from_millis(64);
+
+/// When a waiting thread looks behind what it is told.
+struct Backstop {
+    pause: Duration,
+    /// When it looks however often it is woken; words that change all the time must not keep it from that.
+    /// `None` before it has slept for the first time.
+    latest: Option<Instant>,
+}
+
+impl Backstop {
+    fn new() -> Self {
+        Backstop { pause: BACKSTOP_FIRST, latest: None }
+    }
+
+    /// How long to sleep at most; `None` if the deadline has passed.
+    fn limit(&mut self, deadline: Option<Instant>) -> Option<Duration> {
+        let now = Instant::now();
+        let latest = *self.latest.get_or_insert(now + back_stop(BACKSTOP_LAST));
+        let pause = back_stop(self.pause).min(latest.saturating_duration_since(now));
+        let Some(deadline) = deadline else { return Some(pause) };
+        let left = deadline.saturating_duration_since(now);
+        (!left.is_zero()).then(|| left.min(pause))
+    }
+
+    /// To be called after each sleep, or instead of it.
+    fn look(&mut self, client: &Client, slept_out: bool) {
+        if slept_out || self.latest.is_some_and(|latest| Instant::now() >= latest) {
+            client.look_behind();
+            self.pause = (self.pause * 2).min(BACKSTOP_LAST);
+            self.latest = Some(Instant::now() + back_stop(BACKSTOP_LAST));
+        }
+    }
+}
 
 impl Client {
     /// Waits until `ready`, which the outcome of `ticket` makes true; `false` if `deadline` passed.
@@ -44,7 +79,7 @@ impl Client {
             rounds += 1;
         }
         self.learn(rounds < budget);
-        let mut backstop = BACKSTOP_FIRST;
+        let mut backstop = Backstop::new();
         loop {
             {
                 let mut state = self.lock();
@@ -68,7 +103,7 @@ impl Client {
                 }
                 state.entries[ticket.slot as usize].waiters += 1;
             }
-            let limit = match Self::limit(deadline, backstop) {
+            let limit = match backstop.limit(deadline) {
                 Some(limit) => limit,
                 None => {
                     self.leave_slot(ticket);
@@ -82,10 +117,7 @@ impl Client {
                 _ => false,
             };
             self.leave_slot(ticket);
-            if slept_out {
-                self.look_behind();
-                backstop = (backstop * 2).min(BACKSTOP_LAST);
-            }
+            backstop.look(self, slept_out);
         }
     }
 
@@ -99,7 +131,7 @@ impl Client {
         let mut state = self.lock();
         let entry = &mut state.entries[ticket.slot as usize];
         entry.waiters -= 1;
-        if entry.waiters == 0 && entry.task.is_none() && state.failed.is_none() {
+        if entry.waiters == 0 && entry.task.is_none() && !entry.quarantined && state.failed.is_none() {
             state.free.push(ticket.slot);
         }
     }
@@ -119,7 +151,7 @@ impl Client {
         }
         self.learn(false);
         let sleep = self.segment.sleep();
-        let mut backstop = BACKSTOP_FIRST;
+        let mut backstop = Backstop::new();
         loop {
             let (seen, news);
             {
@@ -132,23 +164,23 @@ impl Client {
                 news = self.has_news(&state);
             }
             // Whoever makes it ready from here on finds us among the sleepers.
-            if news || ready() {
+            let limit = backstop.limit(deadline);
+            let nap = if news || ready() { None } else { limit };
+            let Some(nap) = nap else {
                 self.leave_sleepers();
                 if ready() {
                     return true;
                 }
+                // News without end, which only corrupt words bring, do not outlast the deadline.
+                if limit.is_none() {
+                    return false;
+                }
+                backstop.look(self, false);
                 continue;
-            }
-            let Some(limit) = Self::limit(deadline, backstop) else {
-                self.leave_sleepers();
-                return ready();
             };
-            let slept_out = !sleep.sleep(seen, limit);
+            let slept_out = !sleep.sleep(seen, nap);
             self.leave_sleepers();
-            if slept_out {
-                self.look_behind();
-                backstop = (backstop * 2).min(BACKSTOP_LAST);
-            }
+            backstop.look(self, slept_out);
             self.collect();
             if ready() {
                 return true;
@@ -164,31 +196,54 @@ impl Client {
         }
     }
 
-    /// How long to sleep at most; `None` if the deadline has passed.
-    fn limit(deadline: Option<Instant>, backstop: Duration) -> Option<Duration> {
-        let backstop = back_stop(backstop);
-        let Some(deadline) = deadline else { return Some(backstop) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then(|| left.min(backstop))
-    }
-
-    /// The back-stop: a stopped worker may keep a hint or a wake-up from us, so look without them.
+    /// The back-stop: a stopped worker may keep a hint or a wake-up from us, so look without them. And a word
+    /// that somebody has written over may say that a task is on its way which nobody will ever end.
     #[cold]
-    fn look_behind(&self) {
-        let mut state = self.lock();
-        self.scan(&mut state);
+    pub(crate) fn look_behind(&self) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        for lane in 0..LANES {
+            self.segment.ready(lane).repair(state.tail[lane]);
+        }
+        if state.in_flight == 0 {
+            return;
+        }
+        self.scan(state);
         let mut announced = [false; LANES];
+        let mut failed = false;
         for number in 0..state.fresh {
             let entry = &state.entries[number as usize];
             let Some(task) = &entry.task else { continue };
-            let word = self.segment.slot(number).word().load();
-            if word.state() == Some(crate::slot::State::Ready) {
-                let lane = task.spec.func.lane();
-                self.segment.requeue(lane).announce(number);
-                announced[lane] = true;
+            let slot = self.segment.slot(number);
+            let word = slot.word().load();
+            match word.state() {
+                // Workers go by the function to know whether a task is for them.
+                Some(SlotState::Ready) if slot.func.load(Ordering::Relaxed) != task.spec.func.0 => {
+                    if slot.word().cancel(entry.generation)
+                        && let Some(task) = self.release_slot(state, number)
+                    {
+                        task.fail(Error::corrupted(format!(
+                            "the function in slot {number} was written over"
+                        )));
+                        failed = true;
+                    }
+                }
+                Some(SlotState::Ready) => {
+                    let lane = task.spec.func.lane();
+                    self.segment.requeue(lane).announce(number);
+                    announced[lane] = true;
+                }
+                Some(SlotState::Run) if self.nobody_runs(state, number, word) => {
+                    let error = Error::corrupted(format!("slot {number} is {word:?}, which does not run it"));
+                    failed = self.corrupted(state, number, error);
+                }
+                _ => {}
             }
         }
-        drop(state);
+        if failed {
+            self.wake_sleepers(state);
+        }
+        drop(guard);
         for lane in (0..LANES).filter(|&lane| announced[lane]) {
             self.segment.bell().notify_force(lane);
         }

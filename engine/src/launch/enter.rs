@@ -172,14 +172,18 @@ pub(crate) fn run_worker(
     let say = |message: FromWorker| {
         let _ = channel.try_send(&message.to_bytes(), &[]);
     };
-    let worker = serving
-        .and_then(|serving| Ok((Worker::new(segment, incarnation, same_program, creator_gone)?, serving)));
-    let (mut worker, _serving) = match worker {
-        Ok(worker) => worker,
+    let _serving = match serving {
+        Ok(serving) => serving,
         Err(error) => {
             say(FromWorker::Refused(error.to_string()));
             return (Err(error), 1);
         }
+    };
+    let mut worker = match Worker::new(segment, incarnation, same_program, creator_gone) {
+        Ok(worker) => worker,
+        // Its place was given away, or somebody wrote over the word that says so: another launch may do
+        // better, so this is an early death and no reason for the pool to end.
+        Err(error) => return (Err(error), 1),
     };
     if let Err(text) = worker.initialize() {
         say(FromWorker::InitializerFailed(text.clone()));

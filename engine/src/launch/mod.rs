@@ -15,6 +15,8 @@ use crate::segment::Segment;
 use crate::sys::{Channel, ProcessHandle};
 pub(crate) use enter::run_worker;
 pub use enter::{init, is_worker};
+#[cfg(test)]
+pub(crate) use messages::FromTemplate;
 pub(crate) use messages::{FromWorker, MAX_TEXT, ToChild};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

@@ -46,6 +46,7 @@ pub struct Builder {
     quota: Option<u64>,
     retries: u32,
     patience: Duration,
+    hardened: bool,
     name: Option<String>,
 }
 
@@ -63,6 +64,7 @@ impl Default for Builder {
             quota: None,
             retries: 0,
             patience: Duration::from_secs(600),
+            hardened: false,
             name: None,
         }
     }
@@ -145,6 +147,21 @@ impl Builder {
         self
     }
 
+    /// Distrusts what workers write: for tasks that may be buggy in ways that Rust does not prevent, such as
+    /// code in C. Default: `false`.
+    ///
+    /// In every pool a worker can write only where it has to, and whatever it writes there costs tasks
+    /// ([`ErrorKind::Corrupted`](crate::ErrorKind::Corrupted)), not the pool's process. But arguments and
+    /// results of a few bytes lie where all workers can write, and larger results are read where their
+    /// worker still could. With this, what lies there carries checks, which a wild store does not pass, and
+    /// results are copied before they are looked at: a task gives its value or an error, even while
+    /// some worker writes all over the pool's memory. A round trip takes some hundred nanoseconds
+    /// more, a large result the time of a copy. It is no protection from a worker that forges checks.
+    pub fn hardened(mut self, hardened: bool) -> Self {
+        self.hardened = hardened;
+        self
+    }
+
     /// Lets workers of other programs join: see [`attach`](crate::attach()).
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -183,8 +200,9 @@ impl Builder {
         header.tasks_per_worker.store(self.max_tasks_per_child.unwrap_or(0), Ordering::Relaxed);
         header.cpus.store(cpus as u64, Ordering::Relaxed);
         header.patience.store(self.patience.as_millis() as u64, Ordering::Relaxed);
+        header.hardened.store(u64::from(self.hardened), Ordering::Relaxed);
         header.places.store(1 + processes as u64, Ordering::Relaxed);
-        let client = Client::new(segment.clone(), self.patience, self.retries + 1, quota)?;
+        let client = Client::new(segment.clone(), self.patience, self.retries + 1, quota);
         if let Some(initializer) = self.initializer {
             let (func, args) = initializer(&client)?;
             let ArgsBytes::Block(block) = &args.bytes else { unreachable!("archived in a block") };
@@ -198,6 +216,8 @@ impl Builder {
 
         let client = Arc::new(client);
         let control = Arc::new(Control::new()?);
+        let bell = control.clone();
+        client.on_ruin(move || bell.nudge());
         let streams = Arc::default();
         // The calling thread is what workers are forks of.
         let launcher = Launcher::new(self.context, segment)?;

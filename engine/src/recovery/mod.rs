@@ -3,7 +3,7 @@
 #[cfg(feature = "crash")]
 mod rehearsal;
 
-use crate::arena::{Adoption, BlockHandle, BlockWord, Class, WORDS_PER_EXTENT};
+use crate::arena::{Adoption, BlockHandle, BlockWord, Class, WORDS_PER_EXTENT, used_extents};
 use crate::segment::{Life, LifeState, Segment};
 use crate::slot::{Answer, Meta, Owner, Place, Reaped, Slot, State, Word};
 use crate::sync::Ordering;
@@ -20,14 +20,14 @@ pub(crate) const CLIENT: Owner = Owner { index: 0, incarnation: 0 };
 /// To be called only when the kernel has confirmed the death (its pidfd is readable). Each step is a
 /// CAS that names the dead incarnation, or sets a hint, so it may be repeated, run twice at once, or
 /// be cut short by the death of whoever runs it and started again. It never waits.
+///
+/// Nothing depends on the life word: it may be corrupt, or a later incarnation's by now, and every step is
+/// right all the same.
 pub(crate) fn reap(segment: &Segment, index: u32, incarnation: u32) {
     let entry = segment.process(index);
     let dead = Owner::new(index, incarnation);
     let dying = Life { state: LifeState::Dead, incarnation };
     entry.change_life(incarnation, &[LifeState::Joining, LifeState::Live, LifeState::Leaving], dying);
-    if entry.life() != Some(dying) {
-        return; // another reaper has finished it already
-    }
 
     let used = segment.client().slots_used.load(Ordering::Acquire).min(segment.layout.sizes.slots);
     for number in 0..used {
@@ -71,7 +71,7 @@ fn adopt_for_client(segment: &Segment, slot: &Slot, word: Word, dead: Owner) {
         && let Some(handle) = named_block(slot, word)
         && let Some(block) = block_word(segment, handle)
     {
-        let _: Adoption = block.adopt(dead, CLIENT);
+        let _: Adoption = block.adopt(dead, CLIENT, handle.generation);
     }
 }
 
@@ -94,17 +94,22 @@ pub(crate) fn block_word(segment: &Segment, handle: BlockHandle) -> Option<Block
     segment.words(handle.owner).get(handle.block as usize).map(BlockWord)
 }
 
-/// Frees every block that the dead process holds; only its own region can hold such blocks.
-fn free_blocks(segment: &Segment, index: u32, dead: Owner) {
+/// The words of the blocks of a region, as far as it has been used.
+fn region_words(segment: &Segment, index: u32) -> impl Iterator<Item = BlockWord<'_>> {
     let classes = segment.classes(index);
     let words = segment.words(index);
-    let used = (segment.process(index).extents.load(Ordering::Acquire) as usize).min(classes.len());
-    for (extent, class) in classes[..used].iter().enumerate() {
+    let used = used_extents(classes, segment.process(index).extents.load(Ordering::Acquire) as usize);
+    classes[..used].iter().enumerate().flat_map(|(extent, class)| {
         let blocks = Class::unpack(class.load(Ordering::Acquire)).map_or(WORDS_PER_EXTENT, Class::blocks);
         let first = extent * WORDS_PER_EXTENT;
-        for word in &words[first..first + blocks] {
-            BlockWord(word).release(dead);
-        }
+        words[first..first + blocks].iter().map(BlockWord)
+    })
+}
+
+/// Frees every block that the dead process holds; only its own region can hold such blocks.
+fn free_blocks(segment: &Segment, index: u32, dead: Owner) {
+    for word in region_words(segment, index) {
+        word.release_any(dead);
     }
 }
 
@@ -125,4 +130,27 @@ pub(crate) fn urge_client(segment: &Segment) {
 fn wake_client(segment: &Segment) {
     segment.rescan().raise();
     segment.sleep().wake_always();
+}
+
+/// Makes the region of an empty place new again if its words make no sense.
+///
+/// For the supervisor after a reap: it alone fills places, and the caller has made sure by the client's
+/// private books that no block of the region is in use. Without this, what corrupt words cost would
+/// stay lost for all successors.
+pub(crate) fn renew_region(segment: &Segment, index: u32) {
+    let classes = segment.classes(index);
+    let extents = &segment.process(index).extents;
+    let counted = extents.load(Ordering::Acquire) as usize;
+    let used = used_extents(classes, counted);
+    let labelled = classes[..used].iter().all(|class| Class::unpack(class.load(Ordering::Relaxed)).is_some());
+    if counted == used && labelled && region_words(segment, index).all(BlockWord::is_free) {
+        return;
+    }
+    if segment.clear_words(index).is_err() {
+        return; // what is lost stays lost, that is all
+    }
+    for class in &classes[..used] {
+        class.store(0, Ordering::Relaxed);
+    }
+    extents.store(0, Ordering::Release);
 }

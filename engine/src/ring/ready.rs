@@ -76,6 +76,20 @@ impl<'a> ReadyRing<'a> {
         (tail(), self.control.head.load(Ordering::Acquire), tail())
     }
 
+    /// Makes the positions possible again if they are not: the ring is then empty, and what it named has
+    /// to be announced elsewhere. `tail` is the producer's private position; the producer only.
+    #[cold]
+    pub(crate) fn repair(&self, tail: u64) {
+        if self.control.tail.load(Ordering::Relaxed) != tail {
+            self.publish(tail);
+        }
+        let head = self.control.head.load(Ordering::Relaxed);
+        if tail.wrapping_sub(head) > self.cells.len() as u64 {
+            // By CAS like every move of it; if it fails, the next look repairs it.
+            let _ = self.control.head.compare_exchange(head, tail, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
     /// How many hints wait. May be out of date at once.
     #[inline]
     pub(crate) fn backlog(&self) -> u64 {
@@ -99,7 +113,7 @@ impl<'a> ReadyRing<'a> {
         let head = self.control.head.load(Ordering::Acquire);
         let tail = self.control.tail.load(Ordering::Acquire); // pairs with `publish`
         let waiting = tail.wrapping_sub(head);
-        // A tail that only corruption explains is treated as empty; the client repairs its ring.
+        // Positions that only corruption explains are treated as empty: see `repair`.
         if waiting == 0 || waiting > self.cells.len() as u64 {
             return 0;
         }

@@ -8,7 +8,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 use crate::wake::Masks;
 
 /// Changes whenever a word moves or means something else.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 /// The first eight bytes of every pool.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringpool");
 /// Most processes that a pool can have, its client included: the owner field has ten bits.
@@ -64,7 +64,9 @@ impl Sizes {
     }
 }
 
-/// Line 0 of a pool, written before any other process sees it; only `state` changes later.
+/// Line 0 of a pool, written before any other process sees it; only `places` and `state` change later.
+///
+/// Like the function table behind it, it is the creator's own: all other processes map it read-only.
 #[repr(C, align(128))]
 pub(crate) struct Header {
     pub magic: AtomicU64,
@@ -99,7 +101,9 @@ pub(crate) struct Header {
     pub places: AtomicU64,
     /// Entries of the function table.
     pub functions: AtomicU64,
-    _line: [u64; 11],
+    /// 1 if what lies in slots carries checks: see [`Check`](crate::slot::Check).
+    pub hardened: AtomicU64,
+    _line: [u64; 10],
     /// See [`PoolState`](super::PoolState).
     pub state: AtomicU32,
     _state_line: [u32; 31],
@@ -133,7 +137,8 @@ pub(crate) struct ProcessEntry {
     pub window: Window,
     /// What the worker runs: `[slot + 1 32][item 32]`; 0 for nothing. A statistic.
     pub current: AtomicU64,
-    /// Tasks done in this place since the pool began. A statistic.
+    /// Tasks done in this place since the pool began: a statistic, and a sign of life for the client's
+    /// back-stop. Counted (Release) after T3.
     pub tasks: AtomicU64,
     /// Extents of the region that have ever been used.
     pub extents: AtomicU32,
@@ -230,6 +235,11 @@ impl Layout {
         2 * slots
     }
 
+    /// Bytes at the start that only the creator writes.
+    pub(crate) fn creators_own(&self) -> usize {
+        self.masks
+    }
+
     pub(crate) fn requeue_words(slots: usize) -> usize {
         slots.div_ceil(64)
     }
@@ -244,6 +254,11 @@ impl Layout {
             size_of::<ReadyControl>() as u64,
             size_of::<CompletionControl>() as u64,
             size_of::<Slot>() as u64,
+            // Sizes as well as offsets: pages round some of them away.
+            self.sizes.processes.into(),
+            self.sizes.slots.into(),
+            self.sizes.completions.into(),
+            self.sizes.region,
             self.slots as u64,
             self.completions as u64,
             self.classes as u64,
@@ -272,6 +287,20 @@ mod tests {
         assert!(l.completions + 9 * l.completion_stride <= l.classes);
         assert!(l.words + 9 * l.word_stride <= l.control_len);
         assert_eq!(l.data_len, 9 * (64 << 20));
+    }
+
+    #[test]
+    fn every_size_shows_in_the_fingerprint() {
+        let sizes = Sizes { processes: 3, slots: 64, completions: 64, region: 4 << 20 };
+        let fingerprint = |sizes| Layout::new(sizes).fingerprint();
+        for other in [
+            Sizes { processes: 4, ..sizes },
+            Sizes { slots: 32, ..sizes },
+            Sizes { completions: 4, ..sizes }, // the same offsets: a page holds either
+            Sizes { region: 2 << 20, ..sizes },
+        ] {
+            assert_ne!(fingerprint(other), fingerprint(sizes), "{other:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The two shared memories of a pool and typed access to their words.
 //!
-//! *Control* memory is read and written by all: slots, rings, masks, block words. *Data* memory
+//! *Control* memory is read and written by all: slots, rings, masks, block words; only its first part,
+//! the header and the table of functions, can be written by nobody but the creator. *Data* memory
 //! holds payloads: each process may write its own region and maps everybody else's read-only.
 
 mod layout;
@@ -16,8 +17,10 @@ pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
     MAX_PROCESSES, ProcessEntry, Sizes, VERSION,
 };
+use rkyv::util::AlignedVec;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 pub(crate) use view::{ProcessWords, SlotWords, View};
 
 /// Name of a pool's control memory in `/proc/<pid>/maps`.
@@ -60,6 +63,10 @@ pub(crate) enum Role {
 
 /// The life word of a process entry: `[state 4][28 unused][incarnation 32]`.
 ///
+/// It settles one question only: whether a launched process or the supervisor, who gives it up, is
+/// first to leave `Joining`. Which incarnation lives where, and that it has to be reaped, the supervisor
+/// knows by itself; should the word be corrupt, it writes over it.
+///
 /// | state | meaning | who leaves it |
 /// | --- | --- | --- |
 /// | `Free` | nobody; `incarnation` is the next one's | the supervisor, who launches into it |
@@ -87,6 +94,8 @@ impl Life {
         (self.state as u64) << 60 | u64::from(self.incarnation)
     }
 
+    /// `None` if no process of the pool writes such a word.
+    #[allow(dead_code)] // no decision hangs on it: for those who look at a pool from outside, and tests
     pub(crate) fn unpack(word: u64) -> Option<Self> {
         let state = match word >> 60 {
             0 => LifeState::Free,
@@ -101,6 +110,7 @@ impl Life {
 }
 
 impl ProcessEntry {
+    #[allow(dead_code)] // as above
     pub(crate) fn life(&self) -> Option<Life> {
         Life::unpack(self.life.load(Ordering::Acquire))
     }
@@ -202,6 +212,9 @@ impl Segment {
 
     fn map(control: ControlMemory, control_fd: OwnedFd, data_fd: OwnedFd, index: u32) -> Result<Self> {
         let layout = &control.layout;
+        if index != 0 {
+            control.map.protect_front(layout.creators_own())?;
+        }
         let data = Mapping::read_only(data_fd.as_fd(), 0, layout.data_len as usize)?;
         let start = layout.sizes.region * u64::from(index);
         let region = Mapping::read_write(data_fd.as_fd(), start, layout.sizes.region as usize)?;
@@ -228,6 +241,21 @@ impl Segment {
         &self.region
     }
 
+    /// Makes all block words of a process's region zero, and gives their memory back.
+    pub(crate) fn clear_words(&self, owner: u32) -> Result<()> {
+        assert!(owner < self.processes());
+        let start = self.layout.words + owner as usize * self.layout.word_stride;
+        let cleared = self.control.map.remove(start, self.layout.word_stride);
+        cleared.map_err(|error| Error::io("clearing block words", error))
+    }
+
+    /// Whether these bytes of a region are backed by memory, as all that was ever written is.
+    pub(crate) fn is_written(&self, owner: u32, offset: u64, len: u64) -> bool {
+        let start = u64::from(owner) * self.layout.sizes.region + offset;
+        let hole = rustix::fs::seek(&self.data_fd, rustix::fs::SeekFrom::Hole(start));
+        hole.is_ok_and(|hole| hole >= start.saturating_add(len))
+    }
+
     /// Payload bytes in the region of `owner`; `None` if they do not lie inside it.
     ///
     /// # Safety
@@ -235,16 +263,42 @@ impl Segment {
     /// Nobody may write these bytes while the slice lives. That is what a held block (results) or a
     /// running slot (arguments) grants, as long as all processes of the pool keep to the protocol.
     pub(crate) unsafe fn payload(&self, owner: u32, offset: u64, len: u64) -> Option<&[u8]> {
+        let start = self.payload_start(owner, offset, len)?;
+        // SAFETY: inside the mapping by the checks there; unwritten by contract.
+        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), len as usize) })
+    }
+
+    /// A private copy of payload bytes, which others may write meanwhile: then it is of no use, and no harm.
+    pub(crate) fn copy_payload(&self, owner: u32, offset: u64, len: u64) -> Option<AlignedVec<16>> {
+        let start = self.payload_start(owner, offset, len)?.as_ptr();
+        let len = len as usize;
+        let mut copy = AlignedVec::with_capacity(len);
+        let to: *mut u8 = copy.as_mut_ptr();
+        let words = len / 8 * 8;
+        // SAFETY: inside the mapping and the vector's memory. Whole words, each read once; their bits are
+        // values whatever they are, and blocks are aligned to more than a word, as is the vector.
+        unsafe {
+            for at in (0..words).step_by(8) {
+                to.add(at).cast::<u64>().write(start.add(at).cast::<u64>().read_volatile());
+            }
+            for at in words..len {
+                to.add(at).write(start.add(at).read_volatile());
+            }
+            copy.set_len(len);
+        }
+        Some(copy)
+    }
+
+    /// Where payload bytes are in the read-only mapping of all regions; `None` if they are not there.
+    fn payload_start(&self, owner: u32, offset: u64, len: u64) -> Option<NonNull<u8>> {
         let region = self.layout.sizes.region;
         let end = offset.checked_add(len)?;
         if owner >= self.processes() || end > region {
             return None;
         }
         let start = u64::from(owner) * region + offset;
-        // SAFETY: inside the read-only mapping of all regions by the checks above; unwritten by contract.
-        Some(unsafe {
-            std::slice::from_raw_parts(self.data.ptr().byte_add(start as usize).as_ptr(), len as usize)
-        })
+        // SAFETY: inside the mapping, whose length is that of all regions.
+        Some(unsafe { self.data.ptr().byte_add(start as usize) })
     }
 }
 
@@ -314,6 +368,11 @@ impl ControlMemory {
         Ok(ControlMemory { layout, map: map(fd, 0, layout.control_len)? })
     }
 
+    /// Whether what lies in slots carries checks.
+    pub(crate) fn hardened(&self) -> bool {
+        self.header().hardened.load(Ordering::Relaxed) != 0
+    }
+
     /// Tells pools apart.
     pub(crate) fn pool_id(&self) -> u64 {
         self.header().pool_id.load(Ordering::Relaxed)
@@ -337,6 +396,12 @@ impl ControlMemory {
         assert!(offset + len * size_of::<T>() <= self.map.len() && offset.is_multiple_of(align_of::<T>()));
         // SAFETY: as in `at`.
         unsafe { std::slice::from_raw_parts(self.map.ptr().byte_add(offset).cast::<T>().as_ptr(), len) }
+    }
+
+    /// Words of the control memory, whatever they are there for.
+    #[cfg(test)]
+    pub(crate) fn control_words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        self.array(offset, count)
     }
 
     pub(crate) fn header(&self) -> &Header {

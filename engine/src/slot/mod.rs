@@ -3,9 +3,11 @@
 //! The word is the truth about a task. Rings, windows and masks only point to slots; whoever follows
 //! such a hint tries one of the word's transitions, and a stale hint fails its CAS.
 
+mod check;
 mod word;
 
 use crate::sync::{AtomicU32, AtomicU64, crash_point};
+pub(crate) use check::{CHECKED_ARGS, Check};
 use std::cell::UnsafeCell;
 pub(crate) use word::{Owner, Reaped, SlotWord, State, Word};
 
@@ -55,8 +57,12 @@ impl<const N: usize> Bytes<N> {
 ///
 /// ```text
 /// line 0   word 8 | func 8 | arguments or their handle 32 | tiny result 8 | meta 4 | answer 4
-/// line 1   inline result 40 | handle 8 | length 8 | done 4 | unused 4
+/// line 1   inline result 40 | handle 8 | length 8 | done 4 | progress 4
 /// ```
+///
+/// In a hardened pool [checks](Check) lie where there is room: over the task in the last 8 bytes of the
+/// arguments, over a short result in `len`, over a result in a block in `tiny` (with a digest of its bytes
+/// in `inline`), and over `done` in `progress`.
 #[repr(C, align(128))]
 pub(crate) struct Slot {
     /// See [`SlotWord`].
@@ -79,7 +85,8 @@ pub(crate) struct Slot {
     pub len: AtomicU64,
     /// Items of a chunk that are finished.
     pub done: AtomicU32,
-    _unused: u32,
+    /// In a hardened pool the check over what `done` was when the last item began.
+    pub progress: AtomicU32,
 }
 
 #[cfg(not(loom))]

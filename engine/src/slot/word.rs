@@ -97,6 +97,11 @@ impl Word {
         self.0 & Self::W != 0
     }
 
+    /// The word as it would be if nobody slept on it.
+    pub(crate) fn without_waiter(self) -> Word {
+        Word(self.0 & !Self::W)
+    }
+
     /// `Done`, `Lost` or `Cancelled`: only the client changes it from here.
     pub(crate) fn is_terminal(self) -> bool {
         matches!(self.state(), Some(State::Done | State::Lost | State::Cancelled))
@@ -138,6 +143,7 @@ impl std::fmt::Debug for Word {
 /// | T2 | worker | `Ready` → `Run(me)` | [`claim`](Self::claim), CAS |
 /// | T3 | worker | `Run(me)` → `Done(me)`, result written before | [`finish`](Self::finish), CAS |
 /// | T4 | client | terminal → `Free(g+1)`, result block adopted before | [`recycle`](Self::recycle), store Release |
+/// | | client | a word that cannot be right → `Free(g+1)`; the slot is kept from use | the same |
 /// | T5 | client | `Ready` → `Cancelled` | [`cancel`](Self::cancel), CAS |
 /// | T6 | client | sets `W` in `Ready` or `Run` | [`announce_wait`](Self::announce_wait), CAS |
 /// | T7 | reaper | `Run(dead)` → `Ready(attempt + 1)` or `Lost(dead)` | [`take_from_dead`](Self::take_from_dead), CAS |

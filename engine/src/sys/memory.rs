@@ -124,6 +124,22 @@ impl Mapping {
         self.populate(Advice::PopulateWrite, offset, len)
     }
 
+    /// Makes the first `len` bytes read-only, as far as whole pages go: a store there is SIGSEGV.
+    pub(crate) fn protect_front(&self, len: usize) -> Result<()> {
+        let len = len.min(self.len()) / page_size() * page_size();
+        if len > 0 {
+            // SAFETY: inside the mapping; nobody has a reference through which it would write there: of
+            // shared memory there are only references to atomics, and whoever stores to these wants the
+            // fault.
+            unsafe {
+                let flags = rustix::mm::MprotectFlags::READ;
+                rustix::mm::mprotect(self.map.as_mut_ptr().cast(), len, flags)
+            }
+            .map_err(|error| Error::io("protecting shared memory", error))?;
+        }
+        Ok(())
+    }
+
     /// Gives the memory of these whole pages back. They read as zero from now on, in every process that
     /// has them mapped.
     ///

@@ -69,6 +69,8 @@ pub enum Status {
     Chunk = 7,
     /// The task's value cannot be archived: the reason.
     BadValue = 8,
+    /// The task was not run because its words in shared memory do not agree: which.
+    Corrupted = 9,
 }
 
 /// What a call left behind.
@@ -102,6 +104,7 @@ impl Status {
             6 => Status::UnknownFunction,
             7 => Status::Chunk,
             8 => Status::BadValue,
+            9 => Status::Corrupted,
             _ => return None,
         })
     }
@@ -134,6 +137,7 @@ impl Status {
                 Error::function(format!("the worker does not know the function: {}", text(bytes)))
             }
             Status::BadValue => Error::payload(format!("the result cannot be sent: {}", text(bytes))),
+            Status::Corrupted => Error::corrupted(text(bytes)),
             Status::Value | Status::Chunk => Error::corrupted(format!("{self:?} is no failure")),
         }
     }

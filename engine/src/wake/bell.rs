@@ -170,7 +170,8 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         }
     }
 
-    /// Wakes one worker whatever the words say: for peers that may be stopped in mid-protocol.
+    /// Wakes one worker whatever the words say: for peers that may be stopped in mid-protocol, and for
+    /// masks that somebody has written over.
     pub(crate) fn notify_force(&self, lane: usize) {
         fence(Ordering::SeqCst); // pairs with the fence in `Berth::announce`
         for park in self.idle_for(lane) {
@@ -179,6 +180,7 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
                 return;
             }
         }
+        self.broadcast();
     }
 
     /// Wakes everybody, masks or not, for news that concern all; this also repairs the wake-ups that a

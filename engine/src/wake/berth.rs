@@ -1,6 +1,6 @@
 //! A worker's own side of the wake-up protocol.
 
-use super::{Masks, Park, ParkState};
+use super::{Masks, Park};
 use crate::sync::{Ordering, fence};
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl<'a> Berth<'a> {
 
     /// Whether nobody has woken the worker since it announced that it sleeps.
     pub(crate) fn is_asleep(&self) -> bool {
-        self.park.state() == ParkState::Parked
+        self.park.is_parked(self.incarnation)
     }
 
     /// Sleeps unless somebody has woken it since; `false` if `limit` passed.

@@ -24,6 +24,7 @@ pub(crate) enum ParkState {
 /// | any | `Search`, `Run`, `Parked` | the worker itself |
 /// | `Parked(i)` | `Notified(i)` | anybody, by CAS |
 /// | any(i) | `Run(i)` | a reaper of incarnation `i`, by CAS |
+/// | any | `Run(0)` | the supervisor, while the place is empty |
 ///
 /// A worker that dies in `Search` suppresses wake-ups until it is reaped; one that dies while waking
 /// another leaves `Notified`. Both end with the broadcast at the end of every reap.
@@ -69,6 +70,18 @@ impl Park<'_> {
         self.0.store(pack(ParkState::Parked, incarnation), Ordering::Release);
     }
 
+    /// Whether the word is as [`announce`](Self::announce) left it.
+    pub(crate) fn is_parked(self, incarnation: u32) -> bool {
+        self.0.load(Ordering::Acquire) == pack(ParkState::Parked, incarnation)
+    }
+
+    /// Whether this incarnation sleeps or is being woken: it has no task. Acquire, which pairs with
+    /// [`announce`](Self::announce): all that it finished before is visible.
+    pub(crate) fn is_asleep(self, incarnation: u32) -> bool {
+        let seen = self.0.load(Ordering::Acquire);
+        [ParkState::Parked, ParkState::Notified].iter().any(|&state| seen == pack(state, incarnation))
+    }
+
     /// Sleeps unless somebody has notified since [`announce`](Self::announce); `false` if `limit` passed.
     pub(crate) fn sleep(self, incarnation: u32, limit: Duration) -> bool {
         futex::wait(self.0, pack(ParkState::Parked, incarnation), Some(back_stop(limit)))
@@ -93,6 +106,11 @@ impl Park<'_> {
     /// Wakes the worker if it is asleep; `false` if it is not (yet), or stopped.
     pub(crate) fn wake(self) -> bool {
         futex::wake(self.0, 1) > 0
+    }
+
+    /// Makes the word of an empty place harmless, whatever it is.
+    pub(crate) fn vacate(self) {
+        self.0.store(pack(ParkState::Run, 0), Ordering::Release);
     }
 
     /// Takes the word from a dead incarnation, so that its state misleads nobody.

@@ -39,6 +39,16 @@ impl Worker<'_> {
         }
     }
 
+    /// Runs one task, if there is one; never sleeps.
+    #[cfg(test)]
+    pub(crate) fn step(&mut self) -> bool {
+        let task = self.look().or_else(|| self.steal());
+        task.is_some_and(|task| {
+            self.run(task);
+            true
+        })
+    }
+
     /// Looks everywhere but in other workers' windows.
     fn look(&mut self) -> Option<Claimed> {
         loop {
@@ -174,6 +184,8 @@ impl Worker<'_> {
     /// Sleeps until there may be work; `Err` when there is a reason to leave.
     fn park(&mut self) -> Result<(), Leave> {
         let segment = self.segment;
+        // Should somebody have written over it, only this worker knows: nobody would wake it again.
+        self.tell_lanes();
         self.berth.announce();
         if self.backlog() || self.others_have_work() {
             return Ok(());

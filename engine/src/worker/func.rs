@@ -7,11 +7,20 @@ use crate::sync::Ordering;
 use crate::sys::Program;
 use crate::task::{Entry, Func, registry};
 
-/// Which function a task calls: `[1][hash of its name 63]` or `[0][offset in the program 63]`.
+/// Which function a task calls: `[1][hash of its name 63]` or `[0][check 31][offset in the program 32]`.
+///
+/// The check is a function of the offset: a word that somebody wrote over must not make a worker jump
+/// into the middle of some code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FuncWord(pub u64);
 
 const NAMED: u64 = 1 << 63;
+
+/// The word for code at `offset`, below 2^32.
+fn code_word(offset: u64) -> u64 {
+    let check = offset.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+    check << 32 | offset
+}
 
 impl FuncWord {
     /// How other processes will know `func`.
@@ -22,9 +31,10 @@ impl FuncWord {
             Func::Code(entry) => {
                 let address = entry as usize;
                 match Program::current().offset_of(address) {
-                    Some(offset) => Ok(FuncWord(offset)),
-                    None => Err(Error::function(format!(
-                        "the function at {address:#x} is in another shared library than ringpool; register it by name"
+                    Some(offset) if offset >> 32 == 0 => Ok(FuncWord(code_word(offset))),
+                    _ => Err(Error::function(format!(
+                        "the function at {address:#x} is in another shared library than ringpool, or beyond the \
+                         first 4 GiB of the program; register it by name"
                     ))),
                 }
             }
@@ -71,9 +81,11 @@ impl Functions {
                 Error::function(format!("no function is registered here with name hash {word:#x}"))
             })?
         } else {
-            let address = if self.same_program { Program::current().code_at(word) } else { None };
-            let address = address
-                .ok_or_else(|| Error::function(format!("no code at offset {word:#x} of this program")))?;
+            let offset = word & 0xffff_ffff;
+            let whole = self.same_program && word == code_word(offset);
+            let address = if whole { Program::current().code_at(offset) } else { None };
+            let address =
+                address.ok_or_else(|| Error::function(format!("{word:#x} names no code of this program")))?;
             // SAFETY: the word was made by `FuncWord::new` from an `Entry` of the very same program file,
             // and the address is inside its executable code.
             unsafe { std::mem::transmute::<usize, Entry>(address) }

@@ -43,6 +43,8 @@ pub(crate) struct Worker<'s> {
     berth: Berth<'s>,
     region: Region,
     patience: Duration,
+    /// The pool's id, if what lies in slots carries checks.
+    checked: Option<u64>,
     /// Which lanes it serves: guests only the named one.
     lanes: RangeInclusive<usize>,
     functions: func::Functions,
@@ -81,7 +83,7 @@ impl<'s> Worker<'s> {
             return Err(Error::start(format!("place {index} is not incarnation {incarnation}'s any more")));
         }
         let me = Owner::new(index, incarnation);
-        let region = Region::open(segment, me, header.quota.load(Ordering::Relaxed))?;
+        let region = Region::open(segment, me, header.quota.load(Ordering::Relaxed));
         let quota = header.tasks_per_worker.load(Ordering::Relaxed);
         let worker = Worker {
             segment,
@@ -91,6 +93,7 @@ impl<'s> Worker<'s> {
             berth: segment.berth(index, incarnation),
             region,
             patience: Duration::from_millis(header.patience.load(Ordering::Relaxed)),
+            checked: segment.hardened().then(|| segment.pool_id()),
             lanes: if same_program { LANE_CODE..=LANE_NAMED } else { LANE_NAMED..=LANE_NAMED },
             functions: func::Functions::new(same_program),
             next: 0,
@@ -103,8 +106,7 @@ impl<'s> Worker<'s> {
             tasks_left: (quota != 0).then_some(quota),
             creator_gone,
         };
-        let lanes = worker.lanes.clone().fold(0, |mask, lane| mask | 1 << lane);
-        segment.process(index).lanes.store(lanes, Ordering::Relaxed);
+        worker.tell_lanes();
         for i in 0..crate::ring::BATCH {
             segment.window(index).set(i, crate::ring::Hint::NONE);
         }
@@ -154,6 +156,12 @@ impl<'s> Worker<'s> {
         self.berth.leave();
         self.pass_on();
         reason
+    }
+
+    /// Says which lanes this worker serves.
+    fn tell_lanes(&self) {
+        let lanes = self.lanes.clone().fold(0, |mask, lane| mask | 1 << lane);
+        self.segment.process(self.index).lanes.store(lanes, Ordering::Relaxed);
     }
 
     /// Wakes somebody for the work that is left, who can do it.

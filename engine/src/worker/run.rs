@@ -2,15 +2,18 @@
 
 use super::output::{Small, TaskMemory};
 use super::{Claimed, Worker};
+use crate::arena::Block;
 use crate::payload::{Grow, Span};
-use crate::slot::{Answer, ArgsHandle, Meta, Place, Shape as SlotShape, Slot, TINY_RESULT};
+use crate::slot::{
+    Answer, ArgsHandle, CHECKED_ARGS, Check, Meta, Place, Shape as SlotShape, Slot, TINY_RESULT,
+};
 use crate::sync::Ordering;
 use crate::task::{Call, Return, Shape, Status, describe};
 
 /// Where the bytes of a finished result are.
 enum Written {
     Short(Small, usize),
-    Block(u64, usize),
+    Block(Block, usize),
 }
 
 impl Worker<'_> {
@@ -18,7 +21,9 @@ impl Worker<'_> {
     pub(super) fn run(&mut self, task: Claimed) {
         let segment = self.segment;
         let slot = segment.slot(task.slot);
-        let (status, written) = self.execute(slot, task.slot);
+        let check = self.checked.map(|pool| Check::begin(pool, task.slot, task.run.generation()));
+        let (status, written) = self.execute(slot, task.slot, check);
+        let mut block = None;
         match written {
             Written::Short(bytes, len) => {
                 let place = if len <= TINY_RESULT { Place::Tiny } else { Place::Inline };
@@ -29,42 +34,70 @@ impl Worker<'_> {
                     }
                     _ => slot.inline.fill(bytes.bytes(len)),
                 }
-                let answer = Answer { status: status as u32, place, short_len: len };
-                slot.answer.store(answer.pack(), Ordering::Relaxed);
+                let answer = Answer { status: status as u32, place, short_len: len }.pack();
+                slot.answer.store(answer, Ordering::Relaxed);
+                if let Some(check) = check {
+                    slot.len.store(check.of_short(answer, bytes.bytes(len)), Ordering::Relaxed);
+                }
             }
-            Written::Block(handle, len) => {
+            Written::Block(held, len) => {
+                let handle = held.handle.pack();
                 slot.handle.store(handle, Ordering::Relaxed);
                 slot.len.store(len as u64, Ordering::Relaxed);
-                let answer = Answer { status: status as u32, place: Place::Block, short_len: 0 };
-                slot.answer.store(answer.pack(), Ordering::Relaxed);
+                let answer = Answer { status: status as u32, place: Place::Block, short_len: 0 }.pack();
+                slot.answer.store(answer, Ordering::Relaxed);
+                if let Some(check) = check {
+                    // SAFETY: the call wrote so many bytes of the block, which is ours until T3.
+                    let bytes = unsafe { std::slice::from_raw_parts(held.ptr.as_ptr(), len) };
+                    let digest = check.bytes(bytes).end();
+                    slot.inline.fill(&digest.to_ne_bytes());
+                    let done = if status == Status::Chunk { slot.done.load(Ordering::Relaxed) } else { 0 };
+                    let whole = check.of_block(answer, handle, len as u64, digest, done);
+                    slot.tiny.store(whole, Ordering::Relaxed);
+                }
+                block = Some(held.handle);
             }
         }
-        // T3 makes all of the above visible. It fails only if the word is corrupt: then the client finds
-        // out by itself, and our block goes when this worker does.
-        if let Some(done) = slot.word().finish(task.run)
-            && done.has_waiter()
-        {
-            slot.word().wake();
+        // T3 makes all of the above visible. It fails only if the word is corrupt: the client finds out by
+        // itself and will not ask for the result, so the block is ours to give back (unless it has been
+        // adopted all the same; then we do not hold it, and nothing happens).
+        match slot.word().finish(task.run) {
+            Some(done) if done.has_waiter() => slot.word().wake(),
+            Some(_) => {}
+            None => {
+                if let Some(block) = block {
+                    self.region.free(segment, block);
+                }
+            }
         }
         segment.completions(self.index).push(task.slot);
         segment.sleep().wake_sleepers();
         self.trimmed = false;
-        self.tasks += 1;
-        segment.process(self.index).tasks.store(self.tasks, Ordering::Relaxed);
+        self.tasks = self.tasks.wrapping_add(1);
+        // Release pairs with `Client::look_behind`: whoever sees this sees T3.
+        segment.process(self.index).tasks.store(self.tasks, Ordering::Release);
         if let Some(left) = &mut self.tasks_left {
             *left -= 1;
         }
     }
 
     /// Calls the function on its arguments.
-    fn execute(&mut self, slot: &Slot, number: u32) -> (Status, Written) {
+    fn execute(&mut self, slot: &Slot, number: u32, check: Option<Check>) -> (Status, Written) {
         let segment = self.segment;
         let mut small = Small::new();
         let func = slot.func.load(Ordering::Relaxed);
-        let Some(meta) = Meta::unpack(slot.meta.load(Ordering::Relaxed)) else {
-            return self.fail(Status::BadArgs, b"the task's meta word is corrupt");
-        };
+        let meta_word = slot.meta.load(Ordering::Relaxed);
         let inline = slot.args.copy();
+        if let Some(check) = check {
+            // From here on only what has been checked is used: `func`, `meta_word` and `inline` are copies.
+            let (args, sum) = inline.split_at(CHECKED_ARGS);
+            if sum != check.of_task(func, meta_word, args).to_ne_bytes() {
+                return self.fail(Status::Corrupted, b"the words of the task were written over");
+            }
+        }
+        let Some(meta) = Meta::unpack(meta_word) else {
+            return self.fail(Status::Corrupted, b"the task's meta word");
+        };
         let aligned;
         let (args, shape) = if meta.shape == SlotShape::Inline {
             aligned = Aligned(inline);
@@ -104,7 +137,12 @@ impl Worker<'_> {
             }
         }
         let item = u64::from(number + 1) << 32;
-        let on_item = |index: u32| current.store(item | u64::from(index), Ordering::Release);
+        let on_item = |index: u32| {
+            if let (Some(check), Shape::Items { first, .. } | Shape::Tuples { first, .. }) = (check, shape) {
+                slot.progress.store(check.of_progress(index.wrapping_sub(first)), Ordering::Relaxed);
+            }
+            current.store(item | u64::from(index), Ordering::Release);
+        };
         let Return { status, span, used } =
             entry(Call { args, shape, first, grow: &mut memory, on_item: &on_item, done: &slot.done });
         if meta.is_chunk() {
@@ -121,10 +159,10 @@ impl Worker<'_> {
         span: Span,
         used: usize,
         small: Small,
-        block: Option<crate::arena::Block>,
+        block: Option<Block>,
     ) -> (Status, Written) {
         match block {
-            Some(block) if span.ptr == block.ptr => (status, Written::Block(block.handle.pack(), used)),
+            Some(block) if span.ptr == block.ptr => (status, Written::Block(block, used)),
             Some(block) => {
                 // A result that failed half-way left its block behind.
                 self.region.free(self.segment, block.handle);

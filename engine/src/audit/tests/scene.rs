@@ -1,7 +1,7 @@
 //! A pool in the middle of some tasks, for tests to spoil.
 
 use super::super::*;
-use crate::arena::{BlockHandle, Region};
+use crate::arena::Region;
 use crate::ring::Hint;
 use crate::segment::{Life, Role, Sizes};
 use crate::slot::{Answer, ArgsHandle, Meta, Place as Lies, Shape};
@@ -62,10 +62,10 @@ impl Scene {
         let second = Segment::attach(control, data, 2).expect("the same memory");
         let client = Owner::new(0, 0);
         let quota = EXTENTS << 21;
-        let mut own = Region::open(&segment, client, quota).expect("a fresh region");
+        let mut own = Region::open(&segment, client, quota);
         let args = own.allocate(&segment, 1000).expect("fits");
         own.allocate(&segment, 5 << 20).expect("fits");
-        let mut theirs = Region::open(&second, Owner::new(2, INCARNATION), quota).expect("a fresh region");
+        let mut theirs = Region::open(&second, Owner::new(2, INCARNATION), quota);
         let result = theirs.allocate(&second, 5000).expect("fits");
         drop(second);
         let scene = Scene { segment, args: args.handle.block, result: result.handle.block };
@@ -88,7 +88,7 @@ impl Scene {
         in_block.args.fill(&ArgsHandle { offset: args.offset, len: 1000, first: 0, end: 0 }.to_bytes());
         let in_block = slot(DONE_IN_BLOCK, word(7, 0, 2, 3));
         in_block.answer.store(Answer { status: 1, place: Lies::Block, short_len: 0 }.pack(), Relaxed);
-        in_block.handle.store(BlockHandle { owner: 2, block: scene.result }.pack(), Relaxed);
+        in_block.handle.store(result.handle.pack(), Relaxed);
         in_block.len.store(5000, Relaxed);
         slot(FREE, word(8, 0, 0, 0));
         scene.segment.client().slots_used.store(FREE + 1, Relaxed);
