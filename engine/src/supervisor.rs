@@ -236,8 +236,11 @@ impl Supervisor {
                     // A process that was started all the same finds the place given away, and ends.
                     let away = Life { state: LifeState::Free, incarnation: incarnation.wrapping_add(1) };
                     let entry = self.segment.process(index);
-                    if !entry.change_life(incarnation, &[LifeState::Joining], away) {
-                        self.launcher.discard_template(); // somebody is there whom we do not know
+                    if !entry.change_life(incarnation, &[LifeState::Joining], away)
+                        && self.launcher.discard_template()
+                    {
+                        // Somebody was there whom we did not know. It may have taken a task already.
+                        self.reap(index, incarnation, 0, Exit::Signal(Signal::KILL.as_raw()));
                     }
                     tries += 1;
                     // That a template was killed while it was asked is no failure: ask the next one.
@@ -489,17 +492,20 @@ impl Supervisor {
     /// Records the death, and reaps.
     fn repair(&mut self, index: u32, resident: &Resident) -> Exit {
         let exit = if resident.guest { Exit::Unknown } else { self.launcher.exit_of(&resident.handle) };
-        let entry = self.segment.process(index);
-        self.client.record_death(Death {
-            who: Owner::new(index, resident.incarnation),
-            pid: resident.handle.pid(),
-            exit,
-            current: entry.current.load(Ordering::Acquire),
-        });
-        recovery::reap(&self.segment, index, resident.incarnation);
-        self.client.after_reap();
+        self.reap(index, resident.incarnation, resident.handle.pid(), exit);
         self.control.lock().pids.retain(|&(place, _)| place != index);
         exit
+    }
+
+    fn reap(&self, index: u32, incarnation: u32, pid: u32, exit: Exit) {
+        self.client.record_death(Death {
+            who: Owner::new(index, incarnation),
+            pid,
+            exit,
+            current: self.segment.process(index).current.load(Ordering::Acquire),
+        });
+        recovery::reap(&self.segment, index, incarnation);
+        self.client.after_reap();
     }
 
     /// Ends all work with `error`: the pool cannot go on.

@@ -125,11 +125,10 @@ impl Launcher {
         }
     }
 
-    /// Kills the template, and with it all that it has forked.
-    pub(crate) fn discard_template(&mut self) {
-        if let Some(template) = self.template.take() {
-            template.kill();
-        }
+    /// Kills the template, and with it all that it has forked. Whether the process that it may have forked
+    /// for the launch which failed last is known to be gone.
+    pub(crate) fn discard_template(&mut self) -> bool {
+        self.template.take().is_some_and(Template::kill)
     }
 
     /// How a dead process ended.

@@ -22,6 +22,8 @@ pub(super) struct Template {
     ended: HashMap<u32, Exit>,
     /// It has not answered lately.
     mute: bool,
+    /// The channel of a launch that was given up: a process may be at its other end.
+    orphan: Option<Channel>,
 }
 
 impl Template {
@@ -65,7 +67,14 @@ impl Template {
     }
 
     fn new(channel: Channel, handle: ProcessHandle) -> Self {
-        Template { channel, handle, children: HashSet::new(), ended: HashMap::new(), mute: false }
+        Template {
+            channel,
+            handle,
+            children: HashSet::new(),
+            ended: HashMap::new(),
+            mute: false,
+            orphan: None,
+        }
     }
 
     pub(super) fn guard_name(&self, nonce: u64, name: &str) -> Result<()> {
@@ -92,6 +101,7 @@ impl Template {
                 Ok(message) => message,
                 Err(error) => {
                     self.await_orphan(&ours);
+                    self.orphan = Some(ours);
                     return Err(error);
                 }
             };
@@ -115,6 +125,7 @@ impl Template {
                 }
                 Some((FromTemplate::Ended { pid, exit }, _)) => self.note_end(pid, exit),
                 None => {
+                    self.orphan = Some(ours);
                     return Err(Error::start(format!("the template did not answer within {LAUNCH_LIMIT:?}")));
                 }
             }
@@ -129,7 +140,8 @@ impl Template {
 
     /// A template that is killed may have forked just before. The kernel kills that worker, too, but only
     /// the hang-up of its channel tells when it is gone; before that its place is not to be given away.
-    fn await_orphan(&self, channel: &Channel) {
+    /// Whether it has come.
+    fn await_orphan(&self, channel: &Channel) -> bool {
         let deadline = Instant::now() + REPORT_LIMIT;
         self.handle.wait_dead(Some(REPORT_LIMIT));
         let mut buffer = [0; 64];
@@ -137,7 +149,8 @@ impl Template {
             let left = deadline.saturating_duration_since(Instant::now());
             match channel.recv_timeout(&mut buffer, left) {
                 Ok(Received::Message(..)) => {}
-                Ok(Received::Closed | Received::Nothing) | Err(_) => return,
+                Ok(Received::Closed) => return true,
+                Ok(Received::Nothing) | Err(_) => return false,
             }
         }
     }
@@ -190,9 +203,13 @@ impl Template {
         }
     }
 
-    pub(super) fn kill(self) {
+    /// Kills it, and with it all that it has forked. Whether the process that a launch which was given up
+    /// may have left is known to be gone.
+    pub(super) fn kill(mut self) -> bool {
         let _ = self.handle.kill(rustix::process::Signal::KILL);
+        let gone = self.orphan.take().is_some_and(|channel| self.await_orphan(&channel));
         self.shut_down();
+        gone
     }
 
     /// Ends it: closing the channel is the sign; a deaf one is killed.
