@@ -27,6 +27,8 @@ const IDLE_TICK: Duration = Duration::from_secs(2);
 const LOOK_TICK: Duration = Duration::from_secs(1);
 /// How often launching workers is tried again after it has failed.
 const LAUNCH_TICK: Duration = Duration::from_millis(100);
+/// How long the kernel may take to end a worker whose template is dead.
+const ORPHAN_LIMIT: Duration = Duration::from_millis(500);
 /// How many templates in a row may be killed while they launch one worker.
 const TEMPLATE_TRIES: u32 = 8;
 /// Workers that end early one after the other for so long cannot be started.
@@ -123,6 +125,14 @@ struct Resident {
     leaving: bool,
 }
 
+/// A worker that was forked, and whose template was killed before it could say so. It dies with the template;
+/// when it has, its channel hangs up. Until then its place is not to be given away.
+struct Orphan {
+    index: u32,
+    incarnation: u32,
+    channel: Option<Channel>,
+}
+
 pub(crate) struct Supervisor {
     client: Arc<Client>,
     segment: Arc<Segment>,
@@ -131,6 +141,7 @@ pub(crate) struct Supervisor {
     /// Workers that the pool keeps, in places 1 to `target`.
     target: u32,
     residents: Vec<Option<Resident>>,
+    orphans: Vec<Orphan>,
     /// The next incarnation of each place. None is used twice, whatever the life words say.
     incarnations: Vec<u32>,
     name: Option<(OwnCard, Listener)>,
@@ -165,6 +176,7 @@ impl Supervisor {
             launcher,
             target,
             residents,
+            orphans: Vec::new(),
             incarnations,
             name: None,
             early_deaths: 0,
@@ -245,15 +257,18 @@ impl Supervisor {
                     // A process that was started all the same finds the place given away, and ends.
                     let away = Life { state: LifeState::Free, incarnation: incarnation.wrapping_add(1) };
                     let entry = self.segment.process(index);
-                    if !entry.change_life(incarnation, &[LifeState::Joining], away) {
-                        // Somebody is there whom we do not know: it dies with the template.
-                        self.launcher.discard_template();
-                        recovery::reap(&self.segment, index, incarnation);
-                    }
-                    self.client.after_reap(index);
-                    tries += 1;
                     // That a template was killed while it was asked is no failure: ask the next one.
-                    if tries == TEMPLATE_TRIES || !self.launcher.template_is_dead() {
+                    let again = if entry.change_life(incarnation, &[LifeState::Joining], away) {
+                        self.client.after_reap(index);
+                        self.launcher.template_is_dead()
+                    } else {
+                        // Somebody is there whom we do not know. It dies with the template.
+                        let channel = self.launcher.discard_template();
+                        self.orphans.push(Orphan { index, incarnation, channel });
+                        self.bury_orphan(index, ORPHAN_LIMIT)
+                    };
+                    tries += 1;
+                    if tries == TEMPLATE_TRIES || !again {
                         return Err(error);
                     }
                 }
@@ -268,7 +283,8 @@ impl Supervisor {
         }
         self.last_fill = Instant::now();
         for index in 1..=self.target {
-            if self.residents[index as usize].is_none() && self.launch(index).is_err() {
+            let empty = self.residents[index as usize].is_none() && self.bury_orphan(index, Duration::ZERO);
+            if empty && self.launch(index).is_err() {
                 return; // the next tick tries again
             }
         }
@@ -507,23 +523,38 @@ impl Supervisor {
     /// Records the death, and reaps.
     fn repair(&mut self, index: u32, resident: &Resident) -> Exit {
         let exit = if resident.guest { Exit::Unknown } else { self.launcher.exit_of(&resident.handle) };
-        let entry = self.segment.process(index);
+        self.reap(index, resident.incarnation, resident.handle.pid(), exit);
+        self.control.lock().pids.retain(|&(place, _)| place != index);
+        exit
+    }
+
+    fn reap(&self, index: u32, incarnation: u32, pid: u32, exit: Exit) {
         self.client.record_death(Death {
-            who: Owner::new(index, resident.incarnation),
-            pid: resident.handle.pid(),
+            who: Owner::new(index, incarnation),
+            pid,
             exit,
-            current: entry.current.load(Ordering::Acquire),
+            current: self.segment.process(index).current.load(Ordering::Acquire),
         });
         #[cfg(feature = "crash")]
-        recovery::rehearse(&self.segment, index, resident.incarnation);
-        recovery::reap(&self.segment, index, resident.incarnation);
+        recovery::rehearse(&self.segment, index, incarnation);
+        recovery::reap(&self.segment, index, incarnation);
         self.segment.park(index).vacate();
         self.client.after_reap(index); // it takes all results that the dead has left
         if self.client.holds_nothing_of(index) {
             recovery::renew_region(&self.segment, index);
         }
-        self.control.lock().pids.retain(|&(place, _)| place != index);
-        exit
+    }
+
+    /// Reaps the unknown process in a place, if there is one and it is gone; whether the place is empty now.
+    fn bury_orphan(&mut self, index: u32, limit: Duration) -> bool {
+        let Some(at) = self.orphans.iter().position(|orphan| orphan.index == index) else { return true };
+        if !self.orphans[at].channel.as_ref().is_none_or(|channel| channel.hangs_up_within(limit)) {
+            return false;
+        }
+        let Orphan { incarnation, .. } = self.orphans.swap_remove(at);
+        // It may have taken a task already.
+        self.reap(index, incarnation, 0, Exit::Signal(Signal::KILL.as_raw()));
+        true
     }
 
     /// Ends all work with `error`: the pool cannot go on.
@@ -556,6 +587,8 @@ impl Supervisor {
             resident.handle.wait_dead(None); // SIGKILL cannot be refused
             self.repair(index as u32, &resident);
         }
+        let places: Vec<u32> = self.orphans.iter().map(|orphan| orphan.index).collect();
+        places.into_iter().for_each(|index| drop(self.bury_orphan(index, ORPHAN_LIMIT)));
     }
 
     /// Takes in guests that knock at the pool's socket.

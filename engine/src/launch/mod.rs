@@ -129,11 +129,10 @@ impl Launcher {
         }
     }
 
-    /// Kills the template, and with it all that it has forked.
-    pub(crate) fn discard_template(&mut self) {
-        if let Some(template) = self.template.take() {
-            template.kill();
-        }
+    /// Kills the template, and with it all that it has forked; the channel of the process that it may have
+    /// forked for the launch which failed last.
+    pub(crate) fn discard_template(&mut self) -> Option<Channel> {
+        self.template.take().and_then(Template::kill)
     }
 
     /// How a dead process ended.

@@ -22,6 +22,9 @@ pub(super) struct Template {
     ended: HashMap<u32, Exit>,
     /// It has not answered lately.
     mute: bool,
+    /// The channel of a launch that was given up: a process may be at its other end. One that was forked just
+    /// before the template was killed is killed by the kernel, too; the hang-up tells when it is gone.
+    orphan: Option<Channel>,
 }
 
 impl Template {
@@ -65,7 +68,14 @@ impl Template {
     }
 
     fn new(channel: Channel, handle: ProcessHandle) -> Self {
-        Template { channel, handle, children: HashSet::new(), ended: HashMap::new(), mute: false }
+        Template {
+            channel,
+            handle,
+            children: HashSet::new(),
+            ended: HashMap::new(),
+            mute: false,
+            orphan: None,
+        }
     }
 
     pub(super) fn guard_name(&self, nonce: u64, name: &str) -> Result<()> {
@@ -91,7 +101,7 @@ impl Template {
             let message = match self.next_message(deadline) {
                 Ok(message) => message,
                 Err(error) => {
-                    self.await_orphan(&ours);
+                    self.orphan = Some(ours);
                     return Err(error);
                 }
             };
@@ -115,6 +125,7 @@ impl Template {
                 }
                 Some((FromTemplate::Ended { pid, exit }, _)) => self.note_end(pid, exit),
                 None => {
+                    self.orphan = Some(ours);
                     return Err(Error::start(format!("the template did not answer within {LAUNCH_LIMIT:?}")));
                 }
             }
@@ -124,21 +135,6 @@ impl Template {
     fn note_end(&mut self, pid: u32, exit: Exit) {
         if self.children.contains(&pid) {
             self.ended.insert(pid, exit);
-        }
-    }
-
-    /// A template that is killed may have forked just before. The kernel kills that worker, too, but only
-    /// the hang-up of its channel tells when it is gone; before that its place is not to be given away.
-    fn await_orphan(&self, channel: &Channel) {
-        let deadline = Instant::now() + REPORT_LIMIT;
-        self.handle.wait_dead(Some(REPORT_LIMIT));
-        let mut buffer = [0; 64];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match channel.recv_timeout(&mut buffer, left) {
-                Ok(Received::Message(..)) => {}
-                Ok(Received::Closed | Received::Nothing) | Err(_) => return,
-            }
         }
     }
 
@@ -190,9 +186,12 @@ impl Template {
         }
     }
 
-    pub(super) fn kill(self) {
+    /// Kills it, and with it all that it has forked; the channel of a launch that was given up.
+    pub(super) fn kill(mut self) -> Option<Channel> {
         let _ = self.handle.kill(rustix::process::Signal::KILL);
+        let orphan = self.orphan.take();
         self.shut_down();
+        orphan
     }
 
     /// Ends it: closing the channel is the sign; a deaf one is killed.

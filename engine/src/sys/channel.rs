@@ -129,6 +129,20 @@ impl Channel {
         }
     }
 
+    /// Whether nobody has the other end any more, or will not before `limit` is over. What it said last is
+    /// thrown away.
+    pub(crate) fn hangs_up_within(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut buffer = [0; 64];
+        loop {
+            match self.recv_timeout(&mut buffer, deadline.saturating_duration_since(Instant::now())) {
+                Ok(Received::Message(..)) => {}
+                Ok(Received::Closed) => return true,
+                Ok(Received::Nothing) | Err(_) => return false,
+            }
+        }
+    }
+
     /// Takes a message if there is one.
     pub(crate) fn try_recv(&self, buffer: &mut [u8]) -> Result<Received> {
         self.recv_with(buffer, RecvFlags::DONTWAIT)
@@ -477,6 +491,16 @@ mod tests {
         assert!(b.recv(&mut buffer).unwrap().is_none());
         assert!(matches!(b.try_recv(&mut buffer).unwrap(), Received::Closed));
         assert_eq!(b.send(b"x", &[]).unwrap(), Sent::PeerGone);
+    }
+
+    #[test]
+    fn a_hang_up_is_awaited() {
+        let (a, b) = Channel::pair().unwrap();
+        assert_eq!(a.send(b"last", &[]).unwrap(), Sent::Yes);
+        assert!(!b.hangs_up_within(SHORT));
+        drop(a);
+        assert!(b.hangs_up_within(Duration::from_secs(10)));
+        assert!(b.hangs_up_within(Duration::ZERO), "it stays so");
     }
 
     #[test]

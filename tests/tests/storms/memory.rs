@@ -6,6 +6,7 @@ use ringpool::{ErrorKind, Exit, Pool};
 use ringpool_tests::proof::{Extent, Proof};
 use ringpool_tests::{eventually, expect_repaired, procs, test_within};
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub fn tests() -> Vec<Trial> {
     const NAME: &str = "killed_for_its_memory";
@@ -61,7 +62,15 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0); // fails while a process is in it
+        // It fails while a process is in it that is just dying.
+        for _ in 0..100 {
+            match std::fs::remove_dir(&self.0) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                _ => return,
+            }
+        }
     }
 }
 

@@ -9,13 +9,10 @@ use ringpool_tests::random::busy_wait;
 use std::time::{Duration, Instant};
 
 pub fn tests() -> Vec<Trial> {
-    type Work = (&'static str, fn(&Pool, u64));
-    let work: [Work; 3] =
-        [("tiny_stream", tiny_stream), ("tiny_batches", tiny_batches), ("twenty_microseconds", twenty)];
-    let tests = work.into_iter();
-    tests
-        .map(|(name, work)| long_test(format!("oversubscribed::{name}"), move || compare(name, work)))
-        .collect()
+    let of = |name: &'static str, work: fn(&Pool, u64)| {
+        long_test(format!("oversubscribed::{name}"), move || compare(name, work))
+    };
+    vec![of("tiny_stream", tiny_stream), of("tiny_batches", tiny_batches), of("twenty_microseconds", twenty)]
 }
 
 fn tiny_stream(pool: &Pool, tasks: u64) {
