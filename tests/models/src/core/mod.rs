@@ -6,15 +6,16 @@
 //!
 //! | model | engine |
 //! | --- | --- |
-//! | [`client`] | `client/submit.rs`, `wait.rs`, `consume.rs` |
-//! | [`worker`] | `worker/find.rs`, `run.rs`, `ring/*.rs` |
-//! | [`reaper`] | `recovery/mod.rs`, then the launch of a successor |
+//! | `client` | `client/submit.rs`, `wait.rs`, `consume.rs` |
+//! | `worker`, `park` | `worker/find.rs`, `run.rs`, `ring/*.rs` |
+//! | `reaper` | `recovery/mod.rs`, then the launch of a successor |
 //! | [`Notify`](crate::bell::Notify) | `wake/bell.rs` |
 //!
 //! Accesses are put into one step only where nobody can tell: a load and the compare-exchange loop that
 //! follows it, a cell and the tail that publishes it, a terminal slot's word and its T4.
 
 mod client;
+mod park;
 mod reaper;
 mod worker;
 
@@ -114,7 +115,7 @@ pub enum Waiting {
 pub struct Core {
     /// Workers, 1 or 2.
     pub workers: usize,
-    /// Tasks that the client submits, at most [`SLOTS`] at a time.
+    /// Tasks that the client submits, at most two at a time.
     pub tasks: u8,
     /// How it waits for them.
     pub waiting: Waiting,
