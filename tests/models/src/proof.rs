@@ -30,7 +30,7 @@ impl Extent {
 }
 
 /// More states than any configuration has; beyond it memory would run out.
-const LIMIT: u32 = 400_000_000;
+const LIMIT: u32 = 200_000_000;
 /// The same for explorations that keep their states.
 const LIMIT_KEPT: u32 = 40_000_000;
 

@@ -15,8 +15,8 @@ const ALONE_ONE: Core = Core { waiting: Waiting::One, ..ALONE };
 fn no_fault() {
     prove("model core: no fault, any", &ANY);
     prove("model core: no fault, apply", &ONE);
-    prove("model core: full rings, any", &Core { cells: 1, completions: 1, ..ALONE });
-    prove("model core: full rings, batch 1, any", &Core { cells: 1, completions: 1, batch: 1, ..ALONE });
+    prove("model core: full rings, any", &FULL);
+    prove("model core: 1 worker stopped for ever, any", &Core { stop: true, ..ALONE });
 }
 
 #[test]
@@ -26,70 +26,32 @@ fn successors() {
     let reaper = Core { crashes: 1, reaper_crashes: 1, ..ALONE };
     prove("model core: 1 worker, crash and reaper crash, any", &reaper);
     prove("model core: 1 worker, crash and reaper crash, lost", &Core { attempts: 1, ..reaper });
-    let small = Core { crashes: 1, cells: 1, completions: 1, batch: 1, ..ALONE };
-    prove("model core: 1 worker, full rings, crash, any", &small);
+    prove("model core: 1 worker, full rings, crash, any", &FULL_CRASH);
 }
 
 #[test]
 fn crash_anywhere() {
-    prove("model core: crash anywhere, apply", &Core { crashes: 1, ..ONE });
+    prove("model core: crash anywhere, apply", &PAIR_ONE);
 }
 
-#[test]
-fn mutants() {
-    use Fate::{Caught, Redundant};
-    let crash = Core { crashes: 1, ..ANY };
-    let crash_one = Core { crashes: 1, ..ONE };
-    let lost = Core { attempts: 1, ..crash_one };
-    let alone = Core { crashes: 1, tasks: 1, ..ALONE };
-    let alone_one = Core { crashes: 1, tasks: 1, ..ALONE_ONE };
-    let alone_reaper = Core { reaper_crashes: 1, ..alone };
-    let alone_lost = Core { attempts: 1, ..alone_one };
-    let small = Core { cells: 1, completions: 1, batch: 1, ..ALONE };
-    let small_crash = Core { crashes: 1, ..small };
-    let full = Core { cells: 1, completions: 1, ..ALONE };
-    let stop = Core { stop: true, ..ANY };
-    let stop_one = Core { stop: true, ..ONE };
-    // What finds nothing is searched through: these are small.
-    let every = vec![ONE, full, small, small_crash, alone_one, alone_reaper, alone_lost];
-    let sweep = "every reap announces all ready slots";
-    let rules: Vec<(&'static [Rule], Fate, Vec<Core>)> = vec![
-        (&[Rule::ParkRecheck], Caught, vec![ANY]),
-        (&[Rule::ClientRecheck], Caught, vec![ANY]),
-        (&[Rule::HintAfterDone], Caught, vec![ANY]),
-        (&[Rule::Overflow], Caught, vec![full]),
-        (&[Rule::CompareBeforeSleep], Caught, vec![ONE]),
-        (&[Rule::ClaimKeepsWaiter], Caught, vec![ONE]),
-        (&[Rule::ReapKeepsWaiter], Caught, vec![alone_one]),
-        (&[Rule::WakeAfterDone], Caught, vec![ONE]),
-        (&[Rule::TakeOnlyTheirs], Caught, vec![crash]),
-        (&[Rule::AnnounceAll], Caught, vec![alone_reaper, crash]),
-        (&[Rule::WakeAllTerminal], Caught, vec![alone_one, lost]),
-        (&[Rule::Rescan], Caught, vec![alone]),
-        (&[Rule::WakeClient], Caught, vec![alone]),
-        (&[Rule::Broadcast], Caught, vec![crash_one]),
-        (&[Rule::FreeLast], Caught, vec![alone_reaper]),
-        (&[Rule::CellsBeforeHead], Caught, vec![full]),
-        (&[Rule::AnyAfterBit], Caught, vec![small]),
-        (&[Rule::AnyRaisedAgain], Caught, vec![small_crash]),
-        (&[Rule::ParkIsTruth], Caught, vec![crash_one]),
-        (&[Rule::Backstop], Caught, vec![stop_one]),
-        (&[Rule::BackstopScans], Caught, vec![stop]),
-        (&[Rule::BackstopForces], Caught, vec![stop_one]),
-        (&[Rule::LateBits], Redundant("whoever sets a bit raises any after it"), every.clone()),
-        (&[Rule::WindowBeforeHead], Redundant(sweep), every.clone()),
-        (&[Rule::WindowBeforeRequeue], Redundant(sweep), every.clone()),
-        (&[Rule::Steal], Redundant(sweep), every.clone()),
-        (
-            &[Rule::PassOn],
-            Redundant("a busy worker looks again; only an endless task shows it: see wake"),
-            every,
-        ),
-        (&[Rule::WindowBeforeHead, Rule::AnnounceAll], Caught, vec![alone, crash_one]),
-    ];
+/// One task and one death for one worker.
+const CRASH: Core = Core { crashes: 1, tasks: 1, ..ALONE };
+const CRASH_ONE: Core = Core { waiting: Waiting::One, ..CRASH };
+const REAPER: Core = Core { reaper_crashes: 1, ..CRASH };
+const LOST_ONE: Core = Core { attempts: 1, ..CRASH_ONE };
+/// One death for two workers, no successor.
+const PAIR: Core = Core { crashes: 1, ..ANY };
+const PAIR_ONE: Core = Core { waiting: Waiting::One, ..PAIR };
+/// Rings of one cell.
+const FULL: Core = Core { cells: 1, completions: 1, ..ALONE };
+const FULL_CRASH: Core = Core { batch: 1, crashes: 1, ..FULL };
+
+type Mutants = Vec<(&'static [Rule], Fate, Vec<Core>)>;
+
+fn judge_all(kind: &str, mutants: Mutants) {
     judge(
-        "model core: mutants",
-        rules.into_iter().map(|(without, fate, models)| {
+        kind,
+        mutants.into_iter().map(|(without, fate, models)| {
             let models = models.into_iter().map(|model| Core { without, ..model }).collect();
             (format!("without {without:?}"), fate, models)
         }),
@@ -97,14 +59,75 @@ fn mutants() {
 }
 
 #[test]
+fn mutants_without_faults() {
+    let mutants: Mutants = vec![
+        (&[Rule::ParkRecheck], Fate::Caught, vec![ANY]),
+        (&[Rule::ClientRecheck], Fate::Caught, vec![ANY]),
+        (&[Rule::HintAfterDone], Fate::Caught, vec![ANY]),
+        (&[Rule::CompareBeforeSleep], Fate::Caught, vec![ONE]),
+        (&[Rule::ClaimKeepsWaiter], Fate::Caught, vec![ONE]),
+        (&[Rule::WakeAfterDone], Fate::Caught, vec![ONE]),
+        (&[Rule::Overflow], Fate::Caught, vec![FULL]),
+        (&[Rule::CellsBeforeHead], Fate::Caught, vec![FULL]),
+        (&[Rule::AnyAfterBit], Fate::Caught, vec![FULL]),
+    ];
+    judge_all("model core: mutants, no fault", mutants);
+}
+
+#[test]
+fn mutants_under_crashes() {
+    let mutants: Mutants = vec![
+        (&[Rule::ReapKeepsWaiter], Fate::Caught, vec![CRASH_ONE]),
+        (&[Rule::AnnounceAll], Fate::Caught, vec![REAPER]),
+        (&[Rule::WakeAllTerminal], Fate::Caught, vec![CRASH_ONE, LOST_ONE]),
+        (&[Rule::Rescan], Fate::Caught, vec![CRASH]),
+        (&[Rule::WakeClient], Fate::Caught, vec![CRASH]),
+        (&[Rule::FreeLast], Fate::Caught, vec![REAPER]),
+        (&[Rule::AnyRaisedAgain], Fate::Caught, vec![FULL_CRASH]),
+        (&[Rule::TakeOnlyTheirs], Fate::Caught, vec![PAIR]),
+        (&[Rule::Broadcast], Fate::Caught, vec![PAIR_ONE]),
+        (&[Rule::ParkIsTruth], Fate::Caught, vec![PAIR_ONE]),
+        (&[Rule::WindowBeforeHead, Rule::AnnounceAll], Fate::Caught, vec![CRASH]),
+        (&[Rule::Backstop], Fate::Caught, vec![Core { crashes: 0, stop: true, ..CRASH }]),
+        (&[Rule::BackstopScans], Fate::Caught, vec![Core { crashes: 0, stop: true, ..CRASH }]),
+    ];
+    judge_all("model core: mutants, crashes and stops", mutants);
+}
+
+#[test]
+fn second_lines_of_defence() {
+    let mut every = vec![ONE, FULL, FULL_CRASH, CRASH, CRASH_ONE, REAPER, LOST_ONE];
+    if Extent::now() >= Extent::Quick {
+        every.extend([ANY, PAIR_ONE]);
+    }
+    let sweep = "every reap announces all ready slots";
+    let mutants: Mutants = vec![
+        (&[Rule::LateBits], Fate::Redundant("whoever sets a bit raises `any` after it"), every.clone()),
+        (&[Rule::WindowBeforeHead], Fate::Redundant(sweep), every.clone()),
+        (&[Rule::WindowBeforeRequeue], Fate::Redundant(sweep), every.clone()),
+        (&[Rule::Steal], Fate::Redundant("sweep and back-stop announce what a window hides"), every.clone()),
+        (&[Rule::PassOn], Fate::Redundant("a busy worker looks again; an endless task shows it"), every),
+    ];
+    judge_all("model core: second lines of defence", mutants);
+}
+
+#[test]
 fn larger() {
     if Extent::now() < Extent::Quick {
         return;
     }
-    prove("model core: crash anywhere, any", &Core { crashes: 1, ..ANY });
+    prove("model core: crash anywhere, any", &PAIR);
     prove("model core: crash anywhere, lost, apply", &Core { crashes: 1, attempts: 1, ..ONE });
     prove("model core: 2 tasks, apply", &Core { tasks: 2, ..ONE });
-    prove("model core: a worker stopped for ever, apply", &Core { stop: true, ..ONE });
+    let stop = Core { stop: true, ..ONE };
+    prove("model core: a worker stopped for ever, apply", &stop);
+    judge_all(
+        "model core: mutants, stops",
+        vec![
+            (&[Rule::BackstopForces], Fate::Caught, vec![stop]),
+            (&[Rule::BackstopAnnounces], Fate::Redundant("idle workers steal"), vec![stop]),
+        ],
+    );
 }
 
 #[test]

@@ -6,15 +6,16 @@
 //!
 //! | model | engine |
 //! | --- | --- |
-//! | [`client`] | `client/submit.rs`, `wait.rs`, `consume.rs` |
-//! | [`worker`] | `worker/find.rs`, `run.rs`, `ring/*.rs` |
-//! | [`reaper`] | `recovery/mod.rs`, then the launch of a successor |
+//! | `client` | `client/submit.rs`, `wait.rs`, `consume.rs` |
+//! | `worker`, `park` | `worker/find.rs`, `run.rs`, `ring/*.rs` |
+//! | `reaper` | `recovery/mod.rs`, then the launch of a successor |
 //! | [`Notify`](crate::bell::Notify) | `wake/bell.rs` |
 //!
 //! Accesses are put into one step only where nobody can tell: a load and the compare-exchange loop that
 //! follows it, a cell and the tail that publishes it, a terminal slot's word and its T4.
 
 mod client;
+mod park;
 mod reaper;
 mod worker;
 
@@ -114,7 +115,7 @@ pub enum Waiting {
 pub struct Core {
     /// Workers, 1 or 2.
     pub workers: usize,
-    /// Tasks that the client submits, at most [`SLOTS`] at a time.
+    /// Tasks that the client submits, at most two at a time.
     pub tasks: u8,
     /// How it waits for them.
     pub waiting: Waiting,
@@ -126,7 +127,7 @@ pub struct Core {
     pub crashes: u8,
     /// Deaths of the reaper; each is followed by a new one, which starts again.
     pub reaper_crashes: u8,
-    /// Whether worker 1 is stopped at some point and never continued.
+    /// Whether the last worker is stopped at some point and never continued.
     pub stop: bool,
     /// Cells of the ready ring, up to 4.
     pub cells: u8,
@@ -256,13 +257,13 @@ impl State {
         Owner::new(worker, self.workers[worker].incarnation)
     }
 
-    /// Whether a stopped worker has the task, so that nobody can finish it.
-    fn is_held_by_stopped(&self, task: u8) -> bool {
-        (0..WORKERS).any(|w| {
-            let held = |slot: &Slot| {
-                slot.state == SlotState::Run && slot.task == task && slot.owner == self.owner(w)
-            };
-            self.workers[w].stopped && self.slots.iter().any(held)
+    /// Whether nobody can finish the task: a stopped worker has it, or there is no other worker.
+    fn is_out_of_hands(&self, task: u8) -> bool {
+        let nobody = self.workers.iter().all(|worker| worker.stopped || !worker.is_alive());
+        self.slots.iter().filter(|slot| slot.task == task).any(|slot| match slot.state {
+            SlotState::Ready => nobody,
+            SlotState::Run => (0..WORKERS).any(|w| self.workers[w].stopped && slot.owner == self.owner(w)),
+            SlotState::Free | SlotState::Done | SlotState::Lost => false,
         })
     }
 }
@@ -319,7 +320,7 @@ impl Model for Core {
     fn is_goal(&self, state: &State) -> bool {
         let settled = |task: u8| {
             (state.delivered | state.lost) & 1 << task != 0
-                || state.stops < u8::from(self.stop) && state.is_held_by_stopped(task)
+                || state.stops < u8::from(self.stop) && state.is_out_of_hands(task)
         };
         let all = (0..self.tasks).all(settled);
         // A client that waits for what a stopped worker has waits for ever, and rightly.
@@ -341,7 +342,7 @@ impl Core {
                 next.seats.asleep &= !bit(worker);
                 steps.fault(name, "KILLED", next);
             }
-            if state.stops > 0 && worker == 1 {
+            if state.stops > 0 && worker + 1 == self.workers {
                 let mut next = *state;
                 next.stops -= 1;
                 next.workers[worker].stopped = true;

@@ -6,9 +6,9 @@
 //!
 //! | model | engine |
 //! | --- | --- |
-//! | [`worker`] | `worker/find.rs`: `find`, `search`, `pass_on`, `park`; `worker/mod.rs`: `withdraw` |
+//! | `worker` | `worker/find.rs`: `find`, `search`, `pass_on`, `park`; `worker/mod.rs`: `withdraw` |
 //! | [`Notify`](crate::bell::Notify) | `wake/bell.rs`: `notify`, `notify_force` |
-//! | [`others`] | submitters: `client/submit.rs`, `look_behind`; reapers: `recovery/mod.rs`, `broadcast` |
+//! | `others` | submitters: `client/submit.rs`, `look_behind`; reapers: `recovery/mod.rs`, `broadcast` |
 
 mod others;
 mod worker;
