@@ -43,7 +43,8 @@ const STEPS: &[Step] = &[
 
 /// Models of the lock-free parts, run in all interleavings with few preemptions.
 fn loom(job: &Job) -> Result<(), String> {
-    let models = std::fs::read_to_string(run::root().join("engine/src/loom_tests/mod.rs")).unwrap_or_default();
+    let models =
+        std::fs::read_to_string(run::root().join("engine/src/loom_tests/mod.rs")).unwrap_or_default();
     if !models.contains("loom::model") {
         println!("there are no loom tests");
         return Ok(());
