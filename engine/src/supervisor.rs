@@ -588,7 +588,9 @@ impl Supervisor {
             self.repair(index as u32, &resident);
         }
         let places: Vec<u32> = self.orphans.iter().map(|orphan| orphan.index).collect();
-        places.into_iter().for_each(|index| drop(self.bury_orphan(index, ORPHAN_LIMIT)));
+        for index in places {
+            let _ = self.bury_orphan(index, ORPHAN_LIMIT); // it dies, now or soon
+        }
     }
 
     /// Takes in guests that knock at the pool's socket.
