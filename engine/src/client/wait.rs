@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::segment::LANES;
 use crate::slot::State as SlotState;
 use crate::sync::private::Private;
-use crate::sync::{Ordering, back_stop, fence, spin_loop};
+use crate::sync::{Ordering, back_stop, spin_loop};
 use std::time::{Duration, Instant};
 
 /// Where a submitted task is.
@@ -111,7 +111,6 @@ impl Client {
                 }
             };
             let seen = word.announce_wait(ticket.generation);
-            fence(Ordering::SeqCst); // pairs with the fence in `recovery::urge_client`
             let slept_out = match seen {
                 Some(seen) if !self.is_urged() => !word.sleep(seen, Some(limit)),
                 _ => false,

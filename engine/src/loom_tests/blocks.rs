@@ -44,7 +44,7 @@ impl Memory {
     fn write(&self, value: u32) -> bool {
         let free = self.block().is_free();
         if free {
-            self.block().take(WORKER);
+            self.block().take(WORKER, value); // a generation for each value
             // SAFETY: we hold the block; loom would report another access at the same time.
             self.bytes.with_mut(|p| unsafe { *p = value });
         }
@@ -57,10 +57,10 @@ impl Memory {
         if !word.is_terminal() {
             return None;
         }
-        assert_eq!(self.block().adopt(word.owner(), CLIENT), Adoption::Held);
+        assert_eq!(self.block().adopt(word.owner(), CLIENT, 1), Adoption::Held);
         // SAFETY: we hold the block.
         let value = self.bytes.with(|p| unsafe { *p });
-        assert!(self.block().release(CLIENT));
+        assert!(self.block().release(CLIENT, 1));
         self.slot().recycle(7);
         Some(value)
     }
@@ -99,9 +99,9 @@ fn a_reaper_and_the_client_adopt_at_once() {
             thread::spawn(move || {
                 let word = memory.slot().load();
                 if word.is_terminal() && word.owner() == WORKER {
-                    let _: Adoption = memory.block().adopt(WORKER, CLIENT);
+                    let _: Adoption = memory.block().adopt(WORKER, CLIENT, 1);
                 }
-                memory.block().release(WORKER)
+                memory.block().release_any(WORKER)
             })
         };
         assert_eq!(memory.consume(), Some(1));
@@ -124,7 +124,7 @@ fn a_successor_writes_the_blocks_of_the_dead() {
                     thread::spawn(move || memory.write(1))
                 };
                 first.join().expect("first"); // the kernel confirms the death
-                assert!(memory.block().release(WORKER));
+                assert!(memory.block().release_any(WORKER));
             })
         };
         // Only a successor asks this, but it may ask at any time.
@@ -138,11 +138,11 @@ fn a_successor_writes_the_blocks_of_the_dead() {
 
 mutants! {
     t12_without_release = a_block_comes_back_when_its_reader_is_done
-        with "arena/block.rs" "release" "compare_exchange" Acquire;
+        with "arena/block.rs" "free" "compare_exchange" Acquire;
     free_block_seen_without_acquire = a_block_comes_back_when_its_reader_is_done
         with "arena/block.rs" "is_free" "load" Relaxed;
     block_named_before_its_bytes = a_block_comes_back_when_its_reader_is_done
         with "slot/word.rs" "finish" "compare_exchange" Acquire;
     reapers_release_relaxed = a_successor_writes_the_blocks_of_the_dead
-        with "arena/block.rs" "release" "compare_exchange" Acquire;
+        with "arena/block.rs" "free" "compare_exchange" Acquire;
 }

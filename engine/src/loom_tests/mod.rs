@@ -14,8 +14,8 @@
 //! | `wake.rs` | workers that park, search, leave and are woken |
 //! | `sleep.rs` | sleeping clients, and processes without payload memory |
 //!
-//! `LOOM_MAX_PREEMPTIONS` bounds the interleavings; `RINGPOOL_PROOF` set to `quick` or `full` raises or
-//! lifts the bound.
+//! `LOOM_MAX_PREEMPTIONS` bounds the interleavings; `RINGPOOL_PROOF` set to `quick` or `full` raises
+//! the bound to 4 or 5.
 
 mod blocks;
 mod inventory;
@@ -42,7 +42,7 @@ fn check_large(model: impl Fn() + Sync + Send + 'static) {
 fn check_with(most: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = match std::env::var("RINGPOOL_PROOF").as_deref() {
-        Ok("full") => None,
+        Ok("full") => Some(5),
         Ok("quick") => Some(4),
         _ => Some(builder.preemption_bound.map_or(most, |bound| bound.min(most))),
     };

@@ -3,7 +3,7 @@
 use super::{check, check_large, mutants};
 use crate::arena::BlockWord;
 use crate::ring::{CompletionControl, CompletionRing, Flag};
-use crate::slot::Owner;
+use crate::slot::{Owner, SlotWord};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wake::SleepWord;
 use loom::sync::Arc;
@@ -98,12 +98,12 @@ fn a_starved_worker_hears_of_a_free_block() {
     check(|| {
         let (client, me) = (Owner::new(0, 0), Owner::new(1, 3));
         let block = AtomicU64::new(0);
-        BlockWord(&block).take(client);
+        BlockWord(&block).take(client, 1);
         let shared = Arc::new((block, AtomicU32::new(0)));
         let reader = {
             let shared = shared.clone();
             thread::spawn(move || {
-                assert!(BlockWord(&shared.0).release(client));
+                assert!(BlockWord(&shared.0).release(client, 1));
                 SleepWord(&shared.1).wake_sleepers();
             })
         };
@@ -115,7 +115,28 @@ fn a_starved_worker_hears_of_a_free_block() {
         starved.withdraw();
         reader.join().expect("reader");
         assert!(block.is_free());
-        block.take(me);
+        block.take(me, 2);
+    });
+}
+
+/// `urge_client` by a worker without memory, against `Client::wait_for`: the client takes what is done
+/// before it sleeps, or is woken for it.
+#[test]
+fn a_client_that_waits_for_one_task_is_urged() {
+    check(|| {
+        let shared = Arc::new((AtomicU64::new(0), AtomicU32::new(0), AtomicU32::new(0)));
+        SlotWord(&shared.0).submit(7);
+        let starved = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                Flag(&shared.1).raise();
+                SleepWord(&shared.2).wake_always();
+                SlotWord(&shared.0).load().has_waiter() // then it wakes whoever sleeps there
+            })
+        };
+        assert!(SlotWord(&shared.0).announce_wait(7).is_some());
+        let urged = Flag(&shared.1).is_up();
+        assert!(starved.join().expect("starved") || urged, "the client sleeps, and nobody wakes it");
     });
 }
 
@@ -124,6 +145,7 @@ pub(super) const MODELS: &[fn()] = &[
     a_sleeping_client_hears_of_completions,
     a_sleeping_client_hears_of_a_death,
     a_starved_worker_hears_of_a_free_block,
+    a_client_that_waits_for_one_task_is_urged,
 ];
 
 mutants! {
@@ -137,6 +159,10 @@ mutants! {
         with "wake/sleep.rs" "announce" "fence" Relaxed;
     a_starved_worker_without_its_fence = a_starved_worker_hears_of_a_free_block
         with "wake/sleep.rs" "announce" "fence" Relaxed;
+    a_waiter_without_its_fence = a_client_that_waits_for_one_task_is_urged
+        with "slot/word.rs" "announce_wait" "fence" Relaxed;
+    a_starved_worker_that_urges_without_its_fence = a_client_that_waits_for_one_task_is_urged
+        with "wake/sleep.rs" "wake_always" "fence" Relaxed;
     a_reader_without_its_fence = a_starved_worker_hears_of_a_free_block
         with "wake/sleep.rs" "wake_sleepers" "fence" Relaxed;
 }

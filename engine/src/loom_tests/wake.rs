@@ -3,6 +3,7 @@
 
 use super::{check, mutants};
 use crate::ring::{Hint, ReadyControl, ReadyRing, Requeue, Window};
+use crate::slot::{Owner, SlotWord, State};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::wake::{Bell, Berth, Masks, Park, ParkState, Seat};
 use loom::sync::Arc;
@@ -244,6 +245,55 @@ fn a_busy_worker_passes_on_what_is_in_its_window() {
     });
 }
 
+/// `Client::nobody_runs` against a worker that wakes, runs a task, counts it and parks: the back-stop
+/// sees no contradiction, whenever it looks.
+fn backstop_against_a_worker(counted_after: bool) {
+    check(move || {
+        let shared = Arc::new((AtomicU64::new(0), AtomicU32::new(0), Office::new()));
+        SlotWord(&shared.0).submit(7);
+        shared.2.put_to_sleep(1);
+        let worker = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let (word, done, mut berth) = (SlotWord(&shared.0), &shared.1, shared.2.berth(1));
+                berth.search();
+                let run = word.claim(word.load(), Owner::new(1, 0)).expect("nobody else does");
+                berth.found();
+                if !counted_after {
+                    done.store(1, Ordering::Release);
+                }
+                word.finish(run).expect("it is ours");
+                if counted_after {
+                    done.store(1, Ordering::Release);
+                }
+                berth.announce();
+            })
+        };
+        let word = SlotWord(&shared.0);
+        let first = word.load();
+        if first.state() == Some(State::Run) {
+            let tasks = shared.1.load(Ordering::Acquire);
+            for _ in 0..2 {
+                let more = shared.1.load(Ordering::Acquire) != tasks;
+                let asleep = shared.2.park(1).is_asleep(0);
+                assert!(word.load() != first || !(more || asleep), "an honest worker is accused");
+            }
+        }
+        worker.join().expect("worker");
+    });
+}
+
+#[test]
+fn a_worker_that_keeps_to_the_protocol_is_not_accused() {
+    backstop_against_a_worker(true);
+}
+
+#[test]
+#[should_panic(expected = "is accused")]
+fn a_worker_that_counts_too_early_would_be() {
+    backstop_against_a_worker(false);
+}
+
 /// The models of this file.
 pub(super) const MODELS: &[fn()] = &[
     a_parking_worker_hears_of_a_task,
@@ -285,6 +335,10 @@ mutants! {
         with "wake/berth.rs" "announce" "fence" Relaxed;
     a_busy_worker_without_its_fence = a_busy_worker_passes_on_what_is_in_its_window
         with "wake/bell.rs" "pass_on" "fence" Relaxed;
+    a_worker_that_parks_before_its_task_is_done = a_worker_that_keeps_to_the_protocol_is_not_accused
+        with "wake/park.rs" "announce" "store" Relaxed;
+    a_back_stop_that_does_not_acquire = a_worker_that_keeps_to_the_protocol_is_not_accused
+        with "wake/park.rs" "is_asleep" "load" Relaxed;
     a_parking_worker_without_its_fence_beside_a_busy_one = a_busy_worker_passes_on_what_is_in_its_window
         with "wake/berth.rs" "announce" "fence" Relaxed;
 }

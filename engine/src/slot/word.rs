@@ -1,6 +1,6 @@
 //! The word of a slot: whose the task is, and every way in which that changes.
 
-use crate::sync::{AtomicU64, Ordering, futex};
+use crate::sync::{AtomicU64, Ordering, fence, futex};
 use std::time::Duration;
 
 /// A process in a word of shared memory: its place in the process table and the low bits of the
@@ -251,23 +251,26 @@ impl<'a> SlotWord<'a> {
 
     /// T6. Sets `W`, so that whoever makes the word terminal wakes its sleepers.
     ///
-    /// Returns the word to sleep on, or `None` if the task needs no waiting any more.
+    /// Returns the word to sleep on, or `None` if the task needs no waiting any more. The caller looks whether it
+    /// is urged to take other results before it sleeps; for the task itself the word is enough.
     pub(crate) fn announce_wait(self, generation: u32) -> Option<Word> {
         let mut seen = self.load();
-        loop {
+        let announced = loop {
             let pending = matches!(seen.state(), Some(State::Ready | State::Run));
             if !pending || seen.generation() != generation {
                 return None;
             }
             if seen.has_waiter() {
-                return Some(seen);
+                break seen;
             }
             let next = Word(seen.0 | Word::W);
             match self.0.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(next),
+                Ok(_) => break next,
                 Err(now) => seen = Word(now),
             }
-        }
+        };
+        fence(Ordering::SeqCst); // pairs with the one in `SleepWord::wake_always`, when the client is urged
+        Some(announced)
     }
 
     /// Sleeps while the word is `seen`; `false` if `limit` passed.
