@@ -82,6 +82,8 @@ pub(crate) struct Region {
     used: usize,
     /// Bytes of each extent that are backed by memory.
     committed: Vec<u32>,
+    /// Those of them that are in `free_runs`.
+    free_committed: usize,
     /// What the first extent of each run and all others were labelled last; the class words tell others.
     labels: Vec<Class>,
     /// How many small blocks of each extent are handed out, if nobody else can know.
@@ -102,6 +104,7 @@ impl Region {
             high_water: 0,
             used: 0,
             committed: Vec::new(),
+            free_committed: 0,
             labels: Vec::new(),
             held: Vec::new(),
         }
@@ -152,6 +155,10 @@ impl Region {
                     at = extents;
                 }
             }
+        }
+        // How much of what is free has memory, only the predecessor knew.
+        for (&start, &len) in &region.free_runs {
+            let _ = segment.region().remove(start * EXTENT, len * EXTENT);
         }
         region
     }
@@ -337,17 +344,23 @@ impl Region {
     pub(crate) fn trim(&mut self, segment: &Segment, keep: usize) {
         self.collect_runs(segment);
         self.reclaim(segment, usize::MAX);
+        self.keep_free(segment, keep);
+    }
+
+    /// Gives memory of free extents back, all but `keep` bytes.
+    fn keep_free(&mut self, segment: &Segment, keep: usize) {
         let mut kept = 0;
         for (&start, &len) in &self.free_runs {
             for extent in start..start + len {
                 let committed = &mut self.committed[extent];
-                if kept + *committed as usize <= keep {
-                    kept += *committed as usize;
-                } else if segment.region().remove(extent * EXTENT, EXTENT).is_ok() {
+                let bytes = *committed as usize;
+                if kept + bytes > keep && segment.region().remove(extent * EXTENT, EXTENT).is_ok() {
                     *committed = 0;
                 }
+                kept += *committed as usize;
             }
         }
+        self.free_committed = kept;
     }
 
     fn run(&mut self, segment: &Segment, len: usize) -> Option<u32> {
@@ -390,6 +403,7 @@ impl Region {
     /// Puts extents on the free list, joined with their neighbours. Their words are free.
     fn free_run(&mut self, mut start: usize, mut len: usize) {
         self.used -= len;
+        self.free_committed += self.committed_in(start, len);
         if let Some((&before, &before_len)) = self.free_runs.range(..start).next_back()
             && before + before_len == start
         {
@@ -402,7 +416,18 @@ impl Region {
         self.free_runs.insert(start, len);
     }
 
+    /// Takes extents that are beside each other. What is free elsewhere may then have to give its memory
+    /// back: that of a region is never more than its quota.
     fn take_extents(&mut self, segment: &Segment, len: usize) -> Option<usize> {
+        let start = self.find_extents(segment, len)?;
+        let room = self.quota.saturating_sub(self.used * EXTENT);
+        if self.free_committed > room {
+            self.keep_free(segment, room);
+        }
+        Some(start)
+    }
+
+    fn find_extents(&mut self, segment: &Segment, len: usize) -> Option<usize> {
         if (self.used + len) * EXTENT > self.quota {
             self.collect_runs(segment);
             if !self.reclaim(segment, len) {
@@ -426,6 +451,7 @@ impl Region {
                 return None;
             }
             self.free_runs.remove(&start);
+            self.free_committed -= self.committed_in(start, have);
             return Some(self.take_fresh(segment, start, len));
         }
         Some(self.take_fresh(segment, self.high_water, len))
@@ -440,9 +466,14 @@ impl Region {
         start
     }
 
+    fn committed_in(&self, start: usize, len: usize) -> usize {
+        self.committed[start..start + len].iter().map(|&bytes| bytes as usize).sum()
+    }
+
     fn take_free(&mut self, segment: &Segment, len: usize) -> Option<usize> {
         let (&start, &have) = self.free_runs.iter().find(|&(_, &have)| have >= len)?;
         self.free_runs.remove(&start);
+        self.free_committed -= self.committed_in(start, len);
         if have > len {
             // The rest is labelled first: until the front is relabelled, its old label covers both.
             self.label(segment, start + len, Class::Run(have - len));
@@ -662,6 +693,33 @@ mod tests {
         let bytes = unsafe { std::slice::from_raw_parts(held.ptr.as_ptr(), 1000) };
         assert!(bytes.iter().all(|&b| b == 9));
         region.allocate(&segment, 30 << 20).expect("the memory can be had again");
+    }
+
+    #[test]
+    fn holes_between_blocks_do_not_cost_more_than_the_quota() {
+        const QUOTA: u64 = 32 << 20;
+        let segment = segment(128 << 20);
+        let mut region = Region::open(&segment, ME, QUOTA);
+        let resident = || rustix::fs::fstat(segment.fds()[1]).expect("stat").st_blocks as u64 * 512;
+        let mut held: Vec<Block> =
+            (0..16).map(|_| region.allocate(&segment, 2 << 20).expect("fits")).collect();
+        assert_eq!(resident(), QUOTA);
+        for at in (0..8).rev() {
+            region.free(&segment, held.remove(2 * at).handle);
+        }
+        for _ in 0..4 {
+            held.push(region.allocate(&segment, 4 << 20).expect("half of the quota is free"));
+            assert!(resident() <= QUOTA, "{} bytes", resident());
+        }
+        for block in held.drain(..).skip(1) {
+            region.free(&segment, block.handle);
+        }
+        // A successor knows what is free, but not what of it has memory.
+        let mut heir = Region::open(&segment, Owner::new(0, 1), QUOTA);
+        for _ in 0..15 {
+            heir.allocate(&segment, 2 << 20).expect("all but one extent is free");
+            assert!(resident() <= QUOTA, "{} bytes", resident());
+        }
     }
 
     #[test]

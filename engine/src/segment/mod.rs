@@ -94,8 +94,7 @@ impl Life {
         (self.state as u64) << 60 | u64::from(self.incarnation)
     }
 
-    /// `None` if no process of the pool writes such a word.
-    #[allow(dead_code)] // no decision hangs on it: for those who look at a pool from outside, and tests
+    /// `None` if no process of the pool writes such a word. No decision hangs on it: for auditors.
     pub(crate) fn unpack(word: u64) -> Option<Self> {
         let state = match word >> 60 {
             0 => LifeState::Free,
@@ -110,7 +109,7 @@ impl Life {
 }
 
 impl ProcessEntry {
-    #[allow(dead_code)] // as above
+    #[cfg(test)]
     pub(crate) fn life(&self) -> Option<Life> {
         Life::unpack(self.life.load(Ordering::Acquire))
     }

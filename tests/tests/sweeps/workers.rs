@@ -13,11 +13,12 @@ pub fn tests() -> Vec<Trial> {
     let sweep = |name: &str, setting: Setting| {
         test_within(SWEEP, format!("worker_killed::{name}"), move || sweep(setting))
     };
-    let plain = Setting { processes: 2, retries: 0, tasks: 0, work: Work::Everything };
+    let plain = Setting { processes: 2, retries: 0, tasks: 0, hardened: false, work: Work::Everything };
     vec![
         sweep("the_only_one", Setting { processes: 1, ..plain }),
         sweep("one_of_two", plain),
         sweep("one_of_two_with_retries", Setting { retries: 3, ..plain }),
+        sweep("of_a_hardened_pool", Setting { hardened: true, ..plain }),
         sweep("who_leaves_after_three_tasks", Setting { tasks: 3, ..plain }),
         sweep("one_of_three", Setting { processes: 3, retries: 3, tasks: 5, ..plain }),
         sweep("in_a_flood", Setting { processes: 1, work: Work::Flood, ..plain }),
@@ -33,6 +34,7 @@ struct Setting {
     retries: u32,
     /// After so many tasks a worker leaves; 0 for never.
     tasks: u64,
+    hardened: bool,
     work: Work,
 }
 
@@ -52,9 +54,10 @@ fn initialize(name: String) {
 
 fn sweep(setting: Setting) {
     crash::set_timers(false);
-    let Setting { processes, retries, tasks, work } = setting;
+    let Setting { processes, retries, tasks, hardened, work } = setting;
+    let what = if hardened { "hardened, " } else { "" };
     let mut proof = Proof::of(format!(
-        "crash sweep: worker of {processes}, {retries} retries, {tasks} tasks each, {work:?}"
+        "crash sweep: worker of {processes}, {what}{retries} retries, {tasks} tasks each, {work:?}"
     ));
     let mut steps = Steps::new(23, 4, 1);
     while let Some(at) = steps.next() {
@@ -79,6 +82,7 @@ fn run(setting: Setting, at: u64, proof: &mut Proof) -> u64 {
     let mut builder = Pool::builder()
         .processes(setting.processes)
         .retries(setting.retries)
+        .hardened(setting.hardened)
         .slots(64)
         .arena_quota(4 << 20)
         .patience(Duration::from_millis(if setting.work == Work::GiveUp { 5 } else { 60_000 }))
