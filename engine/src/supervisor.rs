@@ -243,9 +243,10 @@ impl Supervisor {
                     if !entry.change_life(incarnation, &[LifeState::Joining], away) {
                         // Somebody is there whom we do not know: it dies with the template.
                         self.launcher.discard_template();
-                        recovery::reap(&self.segment, index, incarnation);
+                        self.reap(index, incarnation, 0, Exit::Unknown);
+                    } else {
+                        self.client.after_reap(index); // it has never been there
                     }
-                    self.client.after_reap(index);
                     tries += 1;
                     // That a template was killed while it was asked is no failure: ask the next one.
                     if tries == TEMPLATE_TRIES || !self.launcher.template_is_dead() {
@@ -489,21 +490,21 @@ impl Supervisor {
     /// Records the death, and reaps.
     fn repair(&mut self, index: u32, resident: &Resident) -> Exit {
         let exit = if resident.guest { Exit::Unknown } else { self.launcher.exit_of(&resident.handle) };
-        let entry = self.segment.process(index);
-        self.client.record_death(Death {
-            who: Owner::new(index, resident.incarnation),
-            pid: resident.handle.pid(),
-            exit,
-            current: entry.current.load(Ordering::Acquire),
-        });
-        recovery::reap(&self.segment, index, resident.incarnation);
+        self.reap(index, resident.incarnation, resident.handle.pid(), exit);
+        self.control.lock().pids.retain(|&(place, _)| place != index);
+        exit
+    }
+
+    fn reap(&self, index: u32, incarnation: u32, pid: u32, exit: Exit) {
+        let who = Owner::new(index, incarnation);
+        let current = self.segment.process(index).current.load(Ordering::Acquire);
+        self.client.record_death(Death { who, pid, exit, current });
+        recovery::reap(&self.segment, index, incarnation);
         self.segment.park(index).vacate();
         self.client.after_reap(index); // it takes all results that the dead has left
         if self.client.holds_nothing_of(index) {
             recovery::renew_region(&self.segment, index);
         }
-        self.control.lock().pids.retain(|&(place, _)| place != index);
-        exit
     }
 
     /// Ends all work with `error`: the pool cannot go on.
