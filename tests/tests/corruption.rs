@@ -3,6 +3,8 @@
 
 #[path = "corruption/client.rs"]
 mod client;
+#[path = "corruption/hardened.rs"]
+mod hardened;
 #[path = "corruption/scribble.rs"]
 mod scribble;
 #[path = "corruption/under_fire.rs"]
@@ -17,6 +19,7 @@ fn main() {
     ringpool::init();
     actor::play(&[("client", client::play)]);
     let mut tests = walls::tests();
+    tests.extend(hardened::tests());
     tests.extend(under_fire::tests());
     ringpool_tests::run(tests)
 }
