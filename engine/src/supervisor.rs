@@ -28,6 +28,8 @@ const LAUNCH_TICK: Duration = Duration::from_millis(100);
 const TEMPLATE_TRIES: u32 = 8;
 /// Workers that end early one after the other for so long cannot be started.
 const EARLY_LIMIT: Duration = Duration::from_secs(1);
+/// How long a process that was sent SIGKILL may go on until its CPU has heard of it; microseconds, in truth.
+const ORPHAN_LIMIT: Duration = Duration::from_millis(20);
 /// Time between SIGTERM and SIGKILL when a pool is terminated.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -243,6 +245,9 @@ impl Supervisor {
                     if !entry.change_life(incarnation, &[LifeState::Joining], away) {
                         // Somebody is there whom we do not know: it dies with the template.
                         self.launcher.discard_template();
+                        // The kernel sent it SIGKILL before the template's end could be seen; there is no
+                        // descriptor of it to wait on, so it gets the time until the signal arrives.
+                        std::thread::sleep(ORPHAN_LIMIT);
                         self.reap(index, incarnation, 0, Exit::Unknown);
                     } else {
                         self.client.after_reap(index); // it has never been there
