@@ -1,5 +1,8 @@
 //! Workers that write where they should not: all over the memory that they can write, and where the
 //! kernel does not let them.
+//!
+//! Under AddressSanitizer (see `engine/src/fuzz`) its own signal handlers have to be off: workers are expected to
+//! die by SIGSEGV here, and say so.
 
 #[path = "corruption/client.rs"]
 mod client;
