@@ -233,7 +233,8 @@ impl Client {
             return Err(wrong("block is not one of its extent"));
         }
         let capacity = class.block_bytes() as u64;
-        let len = len.unwrap_or(capacity);
+        let asked = len;
+        let mut len = len.unwrap_or(capacity);
         if len > capacity {
             return Err(wrong("length exceeds its block"));
         }
@@ -245,9 +246,13 @@ impl Client {
         let held = ResultBlock::new(self.holdings.clone(), handle, capacity as usize);
         let offset = (extent * EXTENT + within * class.block_bytes()) as u64;
         if copied {
-            // A length that somebody made up must not fill our memory with a copy of nothing.
-            if len > LARGE && !self.segment.is_written(handle.owner, offset, len) {
-                return Err(wrong("block was never written"));
+            // A length that somebody made up must not fill our memory with a copy of nothing. And of a
+            // large block that is asked for as a whole, the end may never have been used.
+            if len > LARGE {
+                len = self.segment.written(handle.owner, offset, len);
+                if asked.is_some_and(|asked| asked > len) {
+                    return Err(wrong("block was never written"));
+                }
             }
             let copy = self.segment.copy_payload(handle.owner, offset, len);
             let copy = copy.ok_or_else(|| wrong("block ends outside its region"))?;
@@ -340,13 +345,16 @@ impl Client {
     /// How many items of a lost chunk are finished, as its worker said; `None` if it cannot have said that.
     fn believable(&self, slot: &Slot, number: u32, word: Word, done: u32) -> Option<u32> {
         let Some(pool) = self.checked else { return Some(done) };
-        if done == 0 {
-            return Some(0);
-        }
         let check = Check::begin(pool, number, word.generation());
         let progress = slot.progress.load(Ordering::Relaxed);
         // It is written when an item begins: the one that was finished last may not be in it yet.
-        [done, done - 1].into_iter().find(|&done| check.of_progress(done) == progress)
+        let begun = |done: u32| check.of_progress(done) == progress;
+        match done {
+            0 if progress == 0 => Some(0), // not even the first has begun
+            _ if begun(done) => Some(done),
+            0 => None,
+            _ => begun(done - 1).then_some(done - 1),
+        }
     }
 
     /// Submits what is left of a chunk.

@@ -390,6 +390,7 @@ mod tests {
             (3, 2, vec![(0, 2, false)]), // the third item had just been finished
             (4, 2, vec![(0, 9, false)]),
             (9, 2, vec![(0, 9, false)]),
+            (0, 2, vec![(0, 9, false)]), // two were finished, and would run again
         ] {
             let client = client_of(true);
             let args = Args::archive_items(&client.arena, &[1_u64; 9]).expect("room");

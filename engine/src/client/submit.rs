@@ -107,6 +107,7 @@ impl Client {
         if task.items.is_some() {
             slot.handle.store(0, Ordering::Relaxed);
             slot.done.store(0, Ordering::Relaxed);
+            slot.progress.store(0, Ordering::Relaxed);
         }
         let meta = Meta { shape: spec.shape, max_attempts: spec.max_attempts, inline_len };
         slot.meta.store(meta.pack(), Ordering::Relaxed);

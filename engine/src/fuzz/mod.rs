@@ -2,7 +2,14 @@
 //! or a value, never a panic or a wait, and under AddressSanitizer never an access out of bounds.
 //!
 //! Deterministic: the number of a run is its seed. `RINGPOOL_PROOF` (`short`, `quick`, `full`) says how many
-//! runs there are, `RINGPOOL_SEED` asks for one of them.
+//! runs there are, `RINGPOOL_SEED` asks for one of them. With AddressSanitizer, which the stable toolchain
+//! carries along:
+//!
+//! ```sh
+//! RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target-asan \
+//! ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_sigill=0:handle_sigfpe=0:handle_abort=0 \
+//!     cargo test --target x86_64-unknown-linux-gnu -p ringpool --lib fuzz -- --nocapture
+//! ```
 
 mod consume;
 mod header;

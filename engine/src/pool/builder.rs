@@ -155,7 +155,7 @@ impl Builder {
     /// results of a few bytes lie where all workers can write, and larger results are read where their
     /// worker still could. With this, what lies there carries checks, which a wild store does not pass, and
     /// results are copied before they are looked at: a task gives its value or an error, even while
-    /// some worker writes all over the pool's memory. A round trip takes some hundred nanoseconds
+    /// some worker writes all over the pool's memory. A round trip takes a tenth of a microsecond
     /// more, a large result the time of a copy. It is no protection from a worker that forges checks.
     pub fn hardened(mut self, hardened: bool) -> Self {
         self.hardened = hardened;

@@ -248,11 +248,12 @@ impl Segment {
         cleared.map_err(|error| Error::io("clearing block words", error))
     }
 
-    /// Whether these bytes of a region are backed by memory, as all that was ever written is.
-    pub(crate) fn is_written(&self, owner: u32, offset: u64, len: u64) -> bool {
+    /// How many of these bytes of a region, from the first on, are backed by memory, as all that was ever
+    /// written is.
+    pub(crate) fn written(&self, owner: u32, offset: u64, len: u64) -> u64 {
         let start = u64::from(owner) * self.layout.sizes.region + offset;
         let hole = rustix::fs::seek(&self.data_fd, rustix::fs::SeekFrom::Hole(start));
-        hole.is_ok_and(|hole| hole >= start.saturating_add(len))
+        hole.map_or(0, |hole| hole.saturating_sub(start).min(len))
     }
 
     /// Payload bytes in the region of `owner`; `None` if they do not lie inside it.

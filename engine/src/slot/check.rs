@@ -11,6 +11,8 @@ const _: () = assert!(size_of::<ArgsHandle>() <= CHECKED_ARGS);
 /// elsewhere or before.
 ///
 /// It finds wild stores and bit flips. It is no seal: whoever can read the pool can compute it.
+///
+/// Not inlined: the paths of pools without checks stay as short as they would be without this.
 #[derive(Clone, Copy)]
 pub(crate) struct Check(u64);
 
@@ -24,6 +26,7 @@ fn fold(a: u64, b: u64) -> u64 {
 }
 
 impl Check {
+    #[inline(never)]
     pub(crate) fn begin(pool: u64, slot: u32, generation: u32) -> Self {
         Check(fold(pool ^ K[0], (u64::from(slot) << 32 | u64::from(generation)) ^ K[1]))
     }
@@ -34,6 +37,7 @@ impl Check {
     }
 
     #[must_use]
+    #[inline(never)]
     pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
         let (pairs, rest) = bytes.as_chunks::<16>();
         let half = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
@@ -51,22 +55,26 @@ impl Check {
     }
 
     /// What a task's words and the first bytes of its arguments must come to.
+    #[inline(never)]
     pub(crate) fn of_task(self, func: u64, meta: u32, args: &[u8]) -> u64 {
         self.word(func).word(u64::from(meta)).bytes(args).end()
     }
 
     /// What a result that lies in the slot must come to.
+    #[inline(never)]
     pub(crate) fn of_short(self, answer: u32, bytes: &[u8]) -> u64 {
         self.word(u64::from(answer)).bytes(bytes).end()
     }
 
     /// What the words that describe a result in a block must come to; `digest` is that of its bytes,
     /// `done` how many items it has, if it is a chunk's.
+    #[inline(never)]
     pub(crate) fn of_block(self, answer: u32, handle: u64, len: u64, digest: u64, done: u32) -> u64 {
         self.word(u64::from(answer)).word(handle).word(len).word(digest).word(u64::from(done)).end()
     }
 
     /// What goes with the count of the finished items of a chunk.
+    #[inline(never)]
     pub(crate) fn of_progress(self, done: u32) -> u32 {
         self.word(u64::from(done)).end() as u32
     }

@@ -85,7 +85,7 @@ pub(crate) struct Slot {
     pub len: AtomicU64,
     /// Items of a chunk that are finished.
     pub done: AtomicU32,
-    /// In a hardened pool the check over what `done` was when the last item began.
+    /// In a hardened pool the check over what `done` was when the last item began; 0 before the first.
     pub progress: AtomicU32,
 }
 
