@@ -122,6 +122,7 @@ fn stopped(context: Context) {
     let results: Vec<_> = (0..40).map(|_| pool.apply_async(sleep, (10,)).unwrap()).collect();
     let large = pool.apply_async(bytes, (300_000,)).unwrap();
     let pids = pool.worker_pids();
+    eventually("all have joined", SOON, || pids.iter().all(|&pid| audit::by_pid(pid).is_ok()));
     for signal in [Signal::STOP, Signal::CONT] {
         pids.iter().for_each(|&pid| assert!(procs::signal(pid, signal)));
         eventually("they heed the signal", SOON, || {

@@ -28,7 +28,9 @@ pub const STEPS: &[Step] = &[
     },
     Step { name: "engine", limit: 1200, run: |job| job.run(cargo("test --package ringpool")) },
     Step { name: "loom", limit: 1800, run: loom },
+    Step { name: "models", limit: 1200, run: |job| job.run(cargo("test --package ringpool-models")) },
     Step { name: "integration", limit: 1800, run: |job| job.run(cargo("test --package ringpool-tests")) },
+    Step { name: "sweeps", limit: 1200, run: sweeps },
     Step {
         name: "bench",
         limit: 1200,
@@ -46,6 +48,13 @@ fn loom(job: &Job) -> Result<(), String> {
             .env("CARGO_TARGET_DIR", root().join("target-loom"))
             .env("LOOM_MAX_PREEMPTIONS", "3"),
     )
+}
+
+/// Built with crash points, which are in no other build.
+fn sweeps(job: &Job) -> Result<(), String> {
+    let features = "--package ringpool-tests --features crash --test sweeps";
+    job.run(cargo(&format!("clippy {features} -- -D warnings")))?;
+    job.run(cargo(&format!("test {features}")))
 }
 
 pub fn test(steps: &[Step]) -> ExitCode {

@@ -9,6 +9,9 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+/// How often a dead worker is looked at whose end somebody else is to see first.
+const TRACED_TICK: Duration = Duration::from_millis(10);
+const TRACED_LIMIT: Duration = Duration::from_secs(60);
 /// A process that reports the end of a worker does so within microseconds of the kernel.
 const REPORT_LIMIT: Duration = Duration::from_millis(500);
 
@@ -217,18 +220,28 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
     sys::ignore_sigint();
     sys::ignore_ending_signals();
     let mut children: Vec<ProcessHandle> = Vec::new();
+    // Dead ones that cannot be waited for yet: a debugger is to see their ends first.
+    let mut traced: Vec<(ProcessHandle, Instant)> = Vec::new();
     let mut guarded: Option<(u64, String)> = None;
     loop {
         let mut fds = vec![channel.as_fd(), parent.as_fd()];
         fds.extend(children.iter().map(AsFd::as_fd));
-        let Ok(ready) = sys::poll_in(&fds, None) else { end_with_the_pool(&channel, guarded) };
+        let pause = (!traced.is_empty()).then_some(TRACED_TICK);
+        let Ok(ready) = sys::poll_in(&fds, pause) else { end_with_the_pool(&channel, guarded) };
         if ready[1].any() {
             end_with_the_pool(&channel, guarded);
         }
         let dead: Vec<usize> = (0..children.len()).filter(|i| ready[i + 2].any()).collect();
-        for &i in dead.iter().rev() {
-            let child = children.swap_remove(i);
-            let exit = child.wait_status().unwrap_or(Exit::Unknown);
+        traced.extend(dead.iter().rev().map(|&i| (children.swap_remove(i), Instant::now())));
+        for (child, since) in std::mem::take(&mut traced) {
+            let exit = match child.wait_status() {
+                Some(exit) => exit,
+                None if since.elapsed() > TRACED_LIMIT => Exit::Unknown,
+                None => {
+                    traced.push((child, since));
+                    continue;
+                }
+            };
             let report = FromTemplate::Ended { pid: child.pid(), exit }.to_bytes();
             if !matches!(channel.send(&report, &[]), Ok(Sent::Yes)) {
                 end_with_the_pool(&channel, guarded); // nobody is there to be told
@@ -262,6 +275,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
                 }
                 drop(channel);
                 children.clear();
+                traced.clear();
                 enter::forked_worker(memory, index, incarnation, theirs)
             }
             Ok(Fork::Parent(pid)) => match ProcessHandle::open(pid) {
