@@ -1,0 +1,322 @@
+//! The thread that keeps a pool's workers: launches them, watches them die, repairs, replaces.
+
+mod control;
+mod deaths;
+mod places;
+
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::{FromWorker, Launcher};
+use crate::name_card::{self, OwnCard};
+use crate::segment::{PoolState, Segment};
+use crate::sync::back_stop;
+use crate::sync::private::{Private, PrivateUsize};
+use crate::sys::{self, Channel, Listener, ProcessHandle, Received};
+pub(crate) use control::Control;
+use control::Wish;
+use deaths::Orphan;
+use places::ORPHAN_LIMIT;
+use rustix::process::Signal;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a closing pool looks whether its work is done, besides being told.
+const CLOSING_TICK: Duration = Duration::from_millis(10);
+/// How often workers that closed their channel are looked at: nothing else would show an `execve`.
+const DEAF_TICK: Duration = Duration::from_secs(1);
+/// How often an idle pool's memory is looked at.
+const IDLE_TICK: Duration = Duration::from_secs(2);
+/// How often the slots of a busy pool are looked at even if nobody waits, and busy workers: nothing else
+/// would show one whose thread ended and left others.
+const LOOK_TICK: Duration = Duration::from_secs(1);
+/// How often launching workers is tried again after it has failed.
+const LAUNCH_TICK: Duration = Duration::from_millis(100);
+/// Time between SIGTERM and SIGKILL when a pool is terminated.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// A process in a place.
+struct Resident {
+    incarnation: u32,
+    handle: ProcessHandle,
+    /// `None` once it has closed its end, alive.
+    channel: Option<Channel>,
+    guest: bool,
+    ready: bool,
+    leaving: bool,
+}
+
+pub(crate) struct Supervisor {
+    client: Arc<Client>,
+    segment: Arc<Segment>,
+    control: Arc<Control>,
+    launcher: Launcher,
+    /// Workers that the pool keeps, in places 1 to `target`.
+    target: u32,
+    residents: Vec<Option<Resident>>,
+    orphans: Vec<Orphan>,
+    /// The next incarnation of each place. None is used twice, whatever the life words say.
+    incarnations: Vec<u32>,
+    name: Option<(OwnCard, Listener)>,
+    /// Workers that ended, one after the other, before they were ready.
+    early_deaths: u32,
+    /// When the first of them ended.
+    early_since: Instant,
+    /// When places that had stayed empty were last filled, or tried to.
+    last_fill: Instant,
+    /// When busy workers, and slots, were last looked at without being told to.
+    last_look: Instant,
+    broken: bool,
+    /// Iterators that still have input to submit.
+    streams: Arc<PrivateUsize>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        client: Arc<Client>,
+        control: Arc<Control>,
+        launcher: Launcher,
+        target: u32,
+        streams: Arc<PrivateUsize>,
+    ) -> Self {
+        let segment = client.segment.clone();
+        let residents = (0..segment.processes()).map(|_| None).collect();
+        let incarnations = vec![0; segment.processes() as usize];
+        Supervisor {
+            client,
+            segment,
+            control,
+            launcher,
+            target,
+            residents,
+            orphans: Vec::new(),
+            incarnations,
+            name: None,
+            early_deaths: 0,
+            early_since: Instant::now(),
+            last_fill: Instant::now(),
+            last_look: Instant::now(),
+            broken: false,
+            streams,
+        }
+    }
+
+    /// Launches all workers; on failure those that were launched are gone again.
+    ///
+    /// To be called by the thread that will [`run`](Self::run): workers die with the thread that
+    /// launched them.
+    pub(crate) fn launch_all(&mut self, name: Option<&str>) -> Result<()> {
+        let result = (|| {
+            if let Some(name) = name {
+                name_card::check_name(name)?;
+                let id = self.segment.pool_id();
+                self.launcher.guard_name(id, name)?; // first, so that no death leaves a card behind
+                let card = OwnCard::create(name, id)?;
+                let listener = Listener::bind(&card.card.socket())?;
+                self.name = Some((card, listener));
+            }
+            (1..=self.target).try_for_each(|index| self.launch(index))
+        })();
+        if result.is_err() {
+            self.stop_all();
+            self.finish();
+        }
+        result
+    }
+
+    /// Whether a worker that ends is to be replaced.
+    fn wants_workers(&self) -> bool {
+        match self.control.lock().wish {
+            _ if self.broken => false,
+            Wish::Run => true,
+            Wish::Close => self.segment.state() == PoolState::Running,
+            Wish::Terminate => false,
+        }
+    }
+
+    /// Keeps the pool until it is closed or terminated and all workers are gone.
+    pub(crate) fn run(mut self) {
+        loop {
+            let wish = self.control.lock().wish;
+            if wish == Wish::Terminate {
+                self.client.refuse(ErrorKind::Terminated.into());
+                self.stop_all();
+                self.client.fail(ErrorKind::Terminated.into());
+                break;
+            }
+            if wish == Wish::Close && self.drained() {
+                // What an iterator submitted at the very last moment has nobody to run it.
+                self.client.fail(ErrorKind::Closed.into());
+                break;
+            }
+            self.attend(wish);
+        }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.name = None;
+        self.launcher.shut_down();
+        self.control.lock().ended = true;
+        self.control.changed.notify_all();
+    }
+
+    /// Whether a closed pool has nothing more to do; tells its workers to leave when so.
+    fn drained(&mut self) -> bool {
+        if self.broken {
+            return true;
+        }
+        self.client.collect();
+        let streaming = self.streams.load(Private::Acquire) > 0 && !self.control.lock().streams_ended;
+        if self.client.in_flight() == 0 && !streaming && self.segment.state() == PoolState::Running {
+            self.segment.set_state(PoolState::Draining);
+        }
+        self.segment.state() == PoolState::Draining && self.residents.iter().all(Option::is_none)
+    }
+
+    /// Waits for something to happen and does what it asks for.
+    fn attend(&mut self, wish: Wish) {
+        let deaf = self.residents.iter().flatten().any(|r| r.channel.is_none());
+        let places = &self.residents[1..=self.target as usize];
+        let short = places.iter().any(Option::is_none) && self.wants_workers();
+        let tick = match wish {
+            Wish::Close => CLOSING_TICK,
+            _ if short => LAUNCH_TICK,
+            _ if deaf => DEAF_TICK,
+            _ => IDLE_TICK,
+        };
+        let mut fds = vec![self.control.bell.as_fd()];
+        let listening = self.name.is_some();
+        fds.extend(self.name.iter().map(|(_, listener)| listener.as_fd()));
+        fds.extend(self.launcher.template_fd());
+        let first = fds.len();
+        let template = first > 1 + usize::from(listening);
+        let mut who = Vec::new();
+        for (index, resident) in self.residents.iter().enumerate() {
+            let Some(resident) = resident else { continue };
+            fds.push(resident.handle.as_fd());
+            who.push((index as u32, false));
+            if let Some(channel) = &resident.channel {
+                fds.push(channel.as_fd());
+                who.push((index as u32, true));
+            }
+        }
+        let ready = match sys::poll_in(&fds, Some(tick)) {
+            Ok(ready) => ready,
+            Err(_) => {
+                std::thread::sleep(Duration::from_millis(10)); // out of kernel memory: it passes
+                return;
+            }
+        };
+        drop(fds);
+        if !ready.iter().any(|r| r.any()) {
+            self.client.rest();
+        }
+        if self.last_look.elapsed() >= back_stop(LOOK_TICK) {
+            self.last_look = Instant::now();
+            self.client.look_behind(); // somebody may only ask now and then whether a result is there
+            self.end_headless();
+        }
+        if !self.broken
+            && let Some(error) = self.client.failure()
+        {
+            self.break_pool(error);
+            return;
+        }
+        if ready[0].input {
+            self.control.bell.clear();
+        }
+        for (&(index, is_channel), ready) in who.iter().zip(&ready[first..]) {
+            if is_channel && ready.any() {
+                self.listen_to(index);
+            }
+        }
+        for (&(index, is_channel), ready) in who.iter().zip(&ready[first..]) {
+            if !is_channel && ready.any() {
+                self.bury(index);
+            }
+        }
+        if template && ready[first - 1].any() {
+            self.launcher.bury_template(); // after its workers: it may have told of their ends
+        }
+        if short {
+            self.fill_places();
+        }
+        if listening && ready[1].input {
+            self.welcome();
+        }
+        if deaf {
+            self.check_deaf();
+        }
+    }
+
+    /// Reads what a worker says.
+    fn listen_to(&mut self, index: u32) {
+        let mut buffer = vec![0; crate::launch::MAX_TEXT + 1];
+        loop {
+            let Some(resident) = &mut self.residents[index as usize] else { return };
+            let Some(channel) = &resident.channel else { return };
+            match channel.try_recv(&mut buffer) {
+                Ok(Received::Message(len, _)) => match FromWorker::from_bytes(&buffer[..len]) {
+                    Some(FromWorker::Ready) => {
+                        resident.ready = true;
+                        self.early_deaths = 0;
+                    }
+                    Some(FromWorker::Leaving) => resident.leaving = true,
+                    Some(FromWorker::InitializerFailed(message)) if !resident.guest => {
+                        let pid = resident.handle.pid();
+                        self.break_pool(ErrorKind::Initializer { worker: index, pid, message }.into());
+                        return;
+                    }
+                    Some(FromWorker::Refused(message)) if !resident.guest => {
+                        self.break_pool(Error::start(format!("worker {index}: {message}")));
+                        return;
+                    }
+                    _ => {}
+                },
+                Ok(Received::Nothing) => return,
+                Ok(Received::Closed) | Err(_) => {
+                    resident.channel = None;
+                    self.check_deaf();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends all work with `error`: the pool cannot go on.
+    fn break_pool(&mut self, error: Error) {
+        self.broken = true;
+        self.client.refuse(error.clone()); // nobody is left waiting for the processes to die
+        self.stop_all();
+        self.client.fail(error);
+    }
+
+    /// Kills all workers and reaps them.
+    fn stop_all(&mut self) {
+        self.segment.set_state(PoolState::Stopping);
+        let signal = |residents: &[Option<Resident>], signal: Signal| {
+            for resident in residents.iter().flatten().filter(|r| !r.guest) {
+                let _ = resident.handle.kill(signal);
+            }
+        };
+        signal(&self.residents, Signal::TERM);
+        let deadline = Instant::now() + GRACE;
+        for resident in self.residents.iter().flatten().filter(|r| !r.guest) {
+            resident.handle.wait_dead(Some(deadline.saturating_duration_since(Instant::now())));
+        }
+        signal(&self.residents, Signal::KILL);
+        for index in 0..self.residents.len() {
+            let Some(resident) = self.residents[index].take() else { continue };
+            if resident.guest {
+                continue; // it leaves by itself after its task
+            }
+            resident.handle.wait_dead(None); // SIGKILL cannot be refused
+            self.repair(index as u32, &resident);
+        }
+        let places: Vec<u32> = self.orphans.iter().map(|orphan| orphan.index).collect();
+        for index in places {
+            let _ = self.bury_orphan(index, ORPHAN_LIMIT); // it dies, now or soon
+        }
+    }
+}
