@@ -32,12 +32,37 @@ pub const PROOFS: &[Proof] = &[
     },
     Proof { name: "steps", limit: 3600, commands: || vec![program("steps")] },
     Proof { name: "storms", limit: 3600, commands: || vec![program("storms")] },
+    Proof { name: "corruption", limit: 3600, commands: || vec![fuzzers(false), program("corruption")] },
+    Proof { name: "asan", limit: 3600, commands: || vec![fuzzers(true), corruption_under_asan()] },
     Proof { name: "waiting", limit: 3600, commands: || vec![program("waiting")] },
     Proof { name: "soak", limit: 3600, commands: || vec![program("soak")] },
 ];
 
 fn program(name: &str) -> Cmd {
     cargo(&format!("test --release --package ringpool-tests --test {name} -- --nocapture"))
+}
+
+/// The fuzzers are unit tests of the engine.
+fn fuzzers(asan: bool) -> Cmd {
+    match asan {
+        false => cargo("test --release --package ringpool --lib fuzz -- --nocapture"),
+        true => under_asan("--package ringpool --lib fuzz"),
+    }
+}
+
+fn corruption_under_asan() -> Cmd {
+    under_asan("--package ringpool-tests --test corruption")
+}
+
+/// With AddressSanitizer, whose run-time comes with the stable toolchain. Tests look at how workers end, so
+/// it leaves their signals alone.
+fn under_asan(what: &str) -> Cmd {
+    let options = ["segv", "sigbus", "sigill", "sigfpe", "abort"].map(|signal| format!("handle_{signal}=0"));
+    cargo(&format!("test --target x86_64-unknown-linux-gnu {what} -- --nocapture"))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", "-Zsanitizer=address")
+        .env("CARGO_TARGET_DIR", root().join("target-asan"))
+        .env("ASAN_OPTIONS", format!("detect_leaks=0:{}", options.join(":")))
 }
 
 fn loom() -> Cmd {
