@@ -1,5 +1,6 @@
 //! Auditing pools after whatever a test has done to them.
 
+use crate::{eventually, procs};
 use ringpool::Pool;
 use ringpool::audit::Audit;
 use std::time::{Duration, Instant};
@@ -34,4 +35,23 @@ pub fn expect_clean(pool: &Pool) -> Audit {
         let _ = pool.map(nothing, [0]);
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The pool is whole again: as many running workers as it was made with, they work, and an audit finds
+/// nothing wrong and nothing that workers still hold.
+///
+/// # Panics
+///
+/// If it is not so within a while.
+#[track_caller]
+pub fn expect_repaired(pool: &Pool) -> Audit {
+    eventually("all workers are replaced", Duration::from_secs(20), || {
+        let pids = pool.worker_pids();
+        pids.len() == pool.processes() && pids.iter().all(|&pid| procs::runs(pid))
+    });
+    let doubled = pool.map(|x: u64| 2 * x, 0..100u64).expect("a map after the faults");
+    assert!(doubled.into_iter().eq((0..200).step_by(2)));
+    let audit = expect_clean(pool);
+    assert_eq!(audit.blocks.workers, 0, "workers hold blocks:\n{audit}");
+    audit
 }

@@ -12,8 +12,9 @@ pub mod signs;
 pub mod tally;
 pub mod wind;
 
+pub use audit::expect_repaired;
 use libtest_mimic::{Arguments, Failed, Trial};
-use ringpool::{Context, Pool};
+use ringpool::Context;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -87,21 +88,4 @@ impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-/// The pool is whole again: as many running workers as it was made with, and they work.
-///
-/// The place for whatever else is to hold of a pool that has nothing to do.
-///
-/// # Panics
-///
-/// If it is not so within a while.
-#[track_caller]
-pub fn expect_repaired(pool: &Pool) {
-    eventually("all workers are replaced", Duration::from_secs(20), || {
-        let pids = pool.worker_pids();
-        pids.len() == pool.processes() && pids.iter().all(|&pid| procs::runs(pid))
-    });
-    let doubled = pool.map(|x: u64| 2 * x, 0..100u64).expect("a map after the faults");
-    assert!(doubled.into_iter().eq((0..200).step_by(2)));
 }

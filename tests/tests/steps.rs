@@ -15,8 +15,7 @@ mod work;
 mod worker;
 
 use libtest_mimic::Trial;
-use ringpool::Pool;
-use ringpool_tests::{actor, eventually, procs, test_within};
+use ringpool_tests::{actor, procs, test_within};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -31,17 +30,6 @@ fn stepping_test(name: impl Into<String>, body: impl FnOnce() + Send + 'static) 
 fn refusal() -> Option<&'static str> {
     static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
     REFUSAL.get_or_init(tracer::refusal).as_deref()
-}
-
-/// After the deaths of a batch the pool is as it was.
-#[track_caller]
-fn expect_repaired(pool: &Pool) {
-    eventually("all workers are replaced", work::HUNG, || {
-        let pids = pool.worker_pids();
-        pids.len() == pool.processes() && pids.iter().all(|&pid| procs::runs(pid))
-    });
-    let values = pool.map(work::tiny, 0..100u64).expect("a map after the deaths");
-    assert!(values.into_iter().eq((0..100).map(|number| 3 * number + 1)));
 }
 
 /// Runs `f` as if the machine had one CPU: processes that it starts inherit that.

@@ -1,6 +1,5 @@
 //! A worker is killed after each instruction of its way through a task.
 
-use crate::expect_repaired;
 use crate::plan::{self, Plan};
 use crate::tracer::Tracee;
 use crate::way::{Reached, Way};
@@ -8,7 +7,7 @@ use crate::work::{self, HUNG, NUMBERS, OTHERS, Outcome, Work, outcome_of_tiny, t
 use libtest_mimic::Trial;
 use ringpool::{Exit, Pool};
 use ringpool_tests::proof::{Extent, Proof};
-use ringpool_tests::{eventually, procs};
+use ringpool_tests::{eventually, expect_repaired, procs};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 

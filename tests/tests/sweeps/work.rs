@@ -1,7 +1,6 @@
 //! What the pool of each run does: a bit of everything, and a check of every outcome.
 
 use ringpool::{AsyncResult, Error, ErrorKind, MapResult, Pool, Result};
-use ringpool_tests::{audit, eventually, procs};
 use std::time::Duration;
 
 pub fn double(x: u64) -> u64 {
@@ -164,11 +163,6 @@ pub fn give_up(pool: &Pool, tally: &mut Tally) {
 /// All workers are there, and nothing is left of the tasks: no slot in use, no block but the one that the
 /// initializer's arguments may lie in.
 pub fn expect_repaired(pool: &Pool) {
-    eventually("all workers are there", Duration::from_secs(20), || {
-        let pids = pool.worker_pids();
-        pids.len() == pool.processes() && pids.iter().all(|&pid| procs::runs(pid))
-    });
-    let audit = audit::expect_clean(pool);
-    let blocks = audit.blocks;
-    assert!(blocks.arguments <= 1 && blocks.results == 0 && blocks.workers == 0, "blocks are left:\n{audit}");
+    let audit = ringpool_tests::expect_repaired(pool);
+    assert!(audit.blocks.arguments <= 1 && audit.blocks.results == 0, "blocks are left:\n{audit}");
 }

@@ -67,7 +67,9 @@ fn compare(name: &str, work: fn(&Pool, u64)) {
     let share = few.as_secs_f64() / many.as_secs_f64();
     let workers = 4 * cpus;
     println!("{name}: {workers} workers on {cpus} CPUs do {share:.2} of what {cpus} do ({many:?}, {few:?})");
-    pools.iter().for_each(expect_repaired);
+    for pool in &pools {
+        expect_repaired(pool);
+    }
     let mut proof = Proof::of(format!("waiting: oversubscribed, {name}"));
     proof.runs = 2 * rounds as u64;
     proof.delivered = 2 * rounds as u64 * tasks;
