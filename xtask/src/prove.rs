@@ -63,6 +63,7 @@ fn under_asan(what: &str) -> Cmd {
         .env("RUSTFLAGS", "-Zsanitizer=address")
         .env("CARGO_TARGET_DIR", root().join("target-asan"))
         .env("ASAN_OPTIONS", format!("detect_leaks=0:{}", options.join(":")))
+        .env("RINGPOOL_PROOF", "quick") // it is slow, and what it sees shows early
 }
 
 fn loom() -> Cmd {
@@ -128,7 +129,7 @@ pub fn prove(proofs: &[Proof], quick: bool) -> ExitCode {
         let result = Job::new(Duration::from_secs(proof.limit)).and_then(|job| {
             (proof.commands)().into_iter().try_for_each(|command| {
                 let mut text = Vec::new();
-                let result = job.watch(command.env("RINGPOOL_PROOF", extent), &mut text);
+                let result = job.watch(command.env_unless_set("RINGPOOL_PROOF", extent), &mut text);
                 let text = String::from_utf8_lossy(&text);
                 let before = lines.len();
                 lines.extend(text.lines().filter_map(Line::of));

@@ -39,6 +39,11 @@ impl Cmd {
         self
     }
 
+    /// The same, unless the command has a value for it.
+    pub fn env_unless_set(self, name: &str, value: &str) -> Self {
+        if self.command.get_envs().any(|(known, _)| known == name) { self } else { self.env(name, value) }
+    }
+
     pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
         self.shown = format!("{} {}", self.shown, argument.as_ref().display());
         self.command.arg(argument);

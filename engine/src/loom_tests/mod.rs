@@ -15,7 +15,7 @@
 //! | `sleep.rs` | sleeping clients, and processes without payload memory |
 //!
 //! `LOOM_MAX_PREEMPTIONS` bounds the interleavings; `RINGPOOL_PROOF` set to `quick` or `full` raises
-//! the bound to 4 or 5.
+//! the bound to 3 or 4.
 
 mod blocks;
 mod inventory;
@@ -42,8 +42,8 @@ fn check_large(model: impl Fn() + Sync + Send + 'static) {
 fn check_with(most: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = match std::env::var("RINGPOOL_PROOF").as_deref() {
-        Ok("full") => Some(5),
-        Ok("quick") => Some(4),
+        Ok("full") => Some(4),
+        Ok("quick") => Some(3),
         _ => Some(builder.preemption_bound.map_or(most, |bound| bound.min(most))),
     };
     builder.check(model);

@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(100);
 pub fn tests() -> Vec<Trial> {
     let extent = Extent::now();
     let run = |kind: &'static str, pool: &'static str, way: &'static str| {
-        let length = Duration::from_secs(extent.pick(3, 15, 75));
+        let length = Duration::from_secs(extent.pick(3, 15, 40));
         test_within(length + 2 * LIMIT, kind.replace(' ', "_"), move || under_fire(kind, pool, way, length))
     };
     vec![

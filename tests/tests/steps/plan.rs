@@ -73,7 +73,7 @@ fn divisor(a: u64, b: u64) -> u64 {
 
 /// How long one kind of sweep may take; a full one ends earlier, when all is done.
 pub fn limit() -> Duration {
-    Duration::from_millis(Extent::now().pick(1_000, 3_000, 90_000))
+    Duration::from_millis(Extent::now().pick(1_000, 3_000, 40_000))
 }
 
 /// How often the way is recorded: it is not always the same, for others act meanwhile.

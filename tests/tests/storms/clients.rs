@@ -99,7 +99,7 @@ fn clients_are_killed(workers: u64) {
         Player::start(name(2), Context::ForkServer),
     ];
     let (mut clients_killed, mut workers_killed) = (0, 0);
-    while clients_killed < Extent::now().pick(12, 60, 500) {
+    while clients_killed < Extent::now().pick(12, 60, 400) {
         for _ in 0..=workers {
             std::thread::sleep(random.micros(40_000 / (workers + 1)));
             let player = &players[random.below(3) as usize];

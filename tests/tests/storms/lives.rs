@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// Each worker leaves after three tasks, if it gets so far.
 fn replaced(context: Context, pauses: (u64, u64)) {
-    let kills = Extent::now().pick(30, 120, 700);
+    let kills = Extent::now().pick(30, 120, 450);
     let kills = if context == Context::Spawn { kills / 2 } else { kills };
     let settings = Pool::builder().processes(3).context(context).max_tasks_per_child(3).retries(2);
     weather(&format!("three tasks per worker, {context:?}"), settings, |pool, tally| {
@@ -51,7 +51,7 @@ fn initialize(journal: String) {
 /// Every second worker, about, dies in its initializer or right after it; the others, and the tasks, pay
 /// no heed. Were all of them killed, the pool would rightly say that workers cannot be started.
 fn in_the_initializer() {
-    let most = Extent::now().pick(40, 120, 600);
+    let most = Extent::now().pick(40, 120, 400);
     let journal = Journal::default();
     let settings = Pool::builder().processes(3).initializer(initialize, (journal.path(),)).retries(14);
     weather("in the initializer", settings, |pool, tally| {

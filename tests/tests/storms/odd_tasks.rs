@@ -92,7 +92,7 @@ fn close_everything() -> u64 {
 
 /// All of them at once, among good tasks, while workers are killed. Each costs itself at most.
 fn odd_tasks() {
-    let wind = Wind { kills: Extent::now().pick(20, 80, 500), pauses: (500, 15_000) };
+    let wind = Wind { kills: Extent::now().pick(20, 80, 300), pauses: (500, 15_000) };
     let mut rounds = 0;
     weather("odd tasks", Pool::builder().processes(4), |pool, tally| {
         blow(pool, wind, |over| {

@@ -43,7 +43,7 @@ fn tight(quota: u64) -> Builder {
 
 /// Kills with pauses that let some of these payloads come through, of 10 to 60 ms each.
 fn wind() -> Wind {
-    Wind { kills: Extent::now().pick(15, 50, 400), pauses: (1_000, 60_000) }
+    Wind { kills: Extent::now().pick(15, 50, 250), pauses: (1_000, 60_000) }
 }
 
 /// Whatever dead workers held has come back: each place can hold as much as a fresh one.
@@ -100,7 +100,7 @@ fn large_arguments() {
 fn growing_results() {
     /// Room for what is kept, held by one worker, in blocks that are larger than what is in them.
     const QUOTA: u64 = 96 << 20;
-    let wind = Wind { kills: Extent::now().pick(30, 150, 800), pauses: (300, 5_000) };
+    let wind = Wind { kills: Extent::now().pick(30, 150, 500), pauses: (300, 5_000) };
     weather("growing memory", tight(QUOTA), |pool, tally| {
         let kills = blow(pool, wind, |over| {
             let mut random = Random::new(3);

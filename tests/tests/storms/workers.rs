@@ -59,7 +59,7 @@ impl Kind {
 
     fn wind(self) -> Wind {
         let seldom = self.pauses.1 > 9_000;
-        let kills = Extent::now().pick(35, 150, 950);
+        let kills = Extent::now().pick(35, 150, 650);
         Wind { kills: if seldom { kills / 2 } else { kills }, pauses: self.pauses }
     }
 }
@@ -129,7 +129,7 @@ where
 
 /// In chunks, and by streams: every item gives one outcome, at its place.
 fn chunks() {
-    let wind = Wind { kills: Extent::now().pick(40, 150, 950), pauses: (100, 900) };
+    let wind = Wind { kills: Extent::now().pick(40, 150, 650), pauses: (100, 900) };
     weather("maps, imaps and streams", Pool::builder().processes(3), |pool, tally| {
         blow(pool, wind, |over| {
             while !over.load(Ordering::Relaxed) {

@@ -48,7 +48,7 @@ fn compare(name: &str, work: fn(&Pool, u64)) {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let pools = [pool_of(cpus), pool_of(4 * cpus)];
     let extent = Extent::now();
-    let (rounds, tasks) = (extent.pick(3, 11, 31), extent.pick(5_000, 50_000, 100_000));
+    let (rounds, tasks) = (extent.pick(3, 11, 15), extent.pick(5_000, 50_000, 100_000));
     let mut times = [Vec::new(), Vec::new()];
     for pool in &pools {
         work(pool, tasks / 10 / 500 * 500 + 500); // warm
