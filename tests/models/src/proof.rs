@@ -1,42 +1,16 @@
 //! What a run of the checker says: proofs pass, mutants meet the fate that is written down for them.
 
 use crate::explore::{Explored, Flaw, Model, Violation, explore, explore_compact};
-
-/// How much is explored; the environment variable `RINGPOOL_PROOF` says which.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Extent {
-    /// Under a minute for all models: what every check runs.
-    Short,
-    /// Some two minutes.
-    Quick,
-    /// All of it.
-    Full,
-}
-
-impl Extent {
-    /// What this run of the program is to do.
-    ///
-    /// # Panics
-    ///
-    /// If `RINGPOOL_PROOF` is neither `short`, `quick` nor `full`.
-    pub fn now() -> Self {
-        match std::env::var("RINGPOOL_PROOF").as_deref() {
-            Err(_) | Ok("" | "short") => Extent::Short,
-            Ok("quick") => Extent::Quick,
-            Ok("full") => Extent::Full,
-            Ok(other) => panic!("RINGPOOL_PROOF is {other:?}; it must be short, quick or full"),
-        }
-    }
-}
+pub use ringpool_proof::Extent;
+use ringpool_proof::Proof;
 
 /// More states than any configuration has; beyond it memory would run out.
 const LIMIT: u32 = 200_000_000;
 /// The same for explorations that keep their states.
 const LIMIT_KEPT: u32 = 40_000_000;
 
-/// Prints the line that `cargo xtask prove` collects.
 fn line(kind: &str, runs: u64, kills: u64, delivered: u64) {
-    println!("proof|{kind}|{runs}|{kills}|{delivered}|0|0|0");
+    Proof { runs, kills, delivered, ..Proof::of(kind) }.report();
 }
 
 fn expect(kind: &str, found: Result<Explored, Violation>) {

@@ -3,7 +3,7 @@
 //! The same tests run short in every check and long by `cargo xtask prove`, which collects the lines.
 
 /// How much of a proof is run; the environment variable `RINGPOOL_PROOF` says which.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Extent {
     /// Seconds: what every check runs.
     Short,
