@@ -7,8 +7,9 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{MAGIC, VERSION};
 use crate::sync::{AtomicU64, Ordering};
-use crate::sys;
+use crate::sys::{self, Listener};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const CARD_BYTES: usize = 4096;
@@ -83,33 +84,71 @@ fn read(segment: &Shmem) -> Option<Card> {
     })
 }
 
+/// Whoever holds it alone says which card a name has: cards are put up and taken down under it.
+///
+/// A bound abstract socket, because the kernel gives it back when its holder dies. It would outlive its holder
+/// in a forked child; so this process does not fork meanwhile: see [`hold_still`].
+struct NameLock {
+    _socket: Listener,
+    _here: MutexGuard<'static, ()>,
+}
+
+static CHANGING: Mutex<()> = Mutex::new(());
+
+/// No card is put up or taken down by this process while this is held.
+pub(crate) fn hold_still() -> MutexGuard<'static, ()> {
+    CHANGING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl NameLock {
+    /// Others hold it for less than a millisecond, unless they are stopped.
+    fn take(name: &str) -> Result<Self> {
+        let here = hold_still();
+        let deadline = Instant::now() + READY_LIMIT;
+        loop {
+            match Listener::bind(format!("ringpool-name.{name}").as_bytes()) {
+                Ok(socket) => return Ok(NameLock { _socket: socket, _here: here }),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+}
+
 /// A card that this process has put up; taken down when dropped.
 pub(crate) struct OwnCard {
-    _segment: Shmem,
+    segment: Option<Shmem>,
+    name: String,
     pub(crate) card: Card,
+}
+
+impl Drop for OwnCard {
+    fn drop(&mut self) {
+        let _lock = NameLock::take(&self.name); // without it, too: it is our card
+        drop(self.segment.take());
+    }
 }
 
 impl OwnCard {
     /// Puts up the card of a new pool with this id; sweeps away one whose pool is dead.
     pub(crate) fn create(name: &str, pool_id: u64) -> Result<Self> {
         check_name(name)?;
-        let taken = |pid: u32| -> Error {
-            let message = format!("process {pid} runs a pool of this name already");
-            ErrorKind::Attach { name: name.to_owned(), message }.into()
-        };
-        for _ in 0..8 {
+        let _lock = NameLock::take(name)?;
+        for _ in 0..2 {
             match ShmemConf::new().size(CARD_BYTES).os_id(os_id(name)).create() {
                 Ok(segment) => return Self::fill(segment, name, pool_id),
                 Err(ShmemError::MappingIdExists) => {}
                 Err(error) => return Err(Error::start(format!("creating the pool's name card: {error}"))),
             }
-            match wait_for_card(name, READY_LIMIT) {
-                Some(card) if card.is_alive() => return Err(taken(card.pid)),
-                Some(card) => remove_stale(name, card.nonce),
-                None => remove_unfinished(name),
+            match read_now(name) {
+                Some(card) if card.is_alive() => {
+                    let message = format!("process {} runs a pool of this name already", card.pid);
+                    return Err(refuse(name, &message));
+                }
+                _ => remove(name),
             }
         }
-        Err(Error::start(format!("the name card of pool {name:?} keeps coming back")))
+        Err(Error::start(format!("the name card of pool {name:?} cannot be removed")))
     }
 
     fn fill(segment: Shmem, name: &str, pool_id: u64) -> Result<Self> {
@@ -127,7 +166,7 @@ impl OwnCard {
         words.start_time.store(card.start_time, Ordering::Relaxed);
         words.nonce.store(card.nonce, Ordering::Relaxed);
         words.magic.store(MAGIC, Ordering::Release); // pairs with `read`
-        Ok(OwnCard { _segment: segment, card })
+        Ok(OwnCard { segment: Some(segment), name: name.to_owned(), card })
     }
 }
 
@@ -179,37 +218,31 @@ pub(crate) fn look_up(name: &str) -> Result<Card> {
     if card.is_alive() { Ok(card) } else { Err(refuse(name, DEAD)) }
 }
 
+/// The finished card of this name, if there is one.
+fn read_now(name: &str) -> Option<Card> {
+    ShmemConf::new().os_id(os_id(name)).open().ok().as_ref().and_then(read)
+}
+
 /// Takes down the card of a dead pool, if it still is that pool's.
 fn remove_stale(name: &str, nonce: u64) {
-    if let Ok(mut segment) = ShmemConf::new().os_id(os_id(name)).open()
-        && read(&segment).is_some_and(|card| card.nonce == nonce)
-    {
-        segment.set_owner(true); // dropping it removes the name
+    let Ok(_lock) = NameLock::take(name) else { return };
+    if read_now(name).is_some_and(|card| card.nonce == nonce) {
+        remove(name);
     }
 }
 
 /// Takes down the card of a pool whose process has ended, however far it had got with it.
 pub(crate) fn remove_after(name: &str, nonce: u64) {
-    match wait_for_card(name, READY_LIMIT) {
-        Some(card) if card.nonce == nonce => remove_stale(name, nonce),
-        Some(_) => {} // somebody else's
-        None => remove_unfinished(name),
+    let Ok(_lock) = NameLock::take(name) else { return };
+    // Cards are written under the lock: one that is not finished has nobody.
+    if read_now(name).is_none_or(|card| card.nonce == nonce) {
+        remove(name);
     }
 }
 
-/// Takes down a card whose creator died before it was finished.
-fn remove_unfinished(name: &str) {
-    if let Ok(mut segment) = ShmemConf::new().os_id(os_id(name)).open()
-        && read(&segment).is_none()
-    {
-        segment.set_owner(true);
-        return;
-    }
-    // An empty file cannot be opened as a segment.
-    let path = format!("/dev/shm{}", os_id(name));
-    if std::fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
-        let _ = std::fs::remove_file(path);
-    }
+/// The caller holds the lock.
+fn remove(name: &str) {
+    let _ = std::fs::remove_file(format!("/dev/shm{}", os_id(name)));
 }
 
 #[cfg(test)]
@@ -230,11 +263,34 @@ mod tests {
     fn a_dead_pools_card_is_swept() {
         let name = format!("stale-test-{}", std::process::id());
         let own = OwnCard::create(&name, 7).expect("a fresh name");
-        words(&own._segment).expect("long enough").start_time.store(1, Ordering::Relaxed);
+        words(own.segment.as_ref().expect("up")).expect("long enough").start_time.store(1, Ordering::Relaxed);
         assert!(find(&name).is_err(), "its process is dead");
         let again = OwnCard::create(&name, 7).expect("the stale card is gone");
         std::mem::forget(own); // its name is the second card's now
         drop(again);
+    }
+
+    /// Somebody who takes down cards of dead pools takes no other's.
+    #[test]
+    fn a_card_is_nobody_elses_to_take_down() {
+        let name = format!("stress-test-{}", std::process::id());
+        let over = crate::sync::private::PrivateBool::new(false);
+        std::thread::scope(|scope| {
+            for nonce in [8, 9] {
+                let (name, over) = (&name, &over);
+                scope.spawn(move || {
+                    while !over.load(crate::sync::private::Private::Relaxed) {
+                        remove_after(name, nonce);
+                    }
+                });
+            }
+            for _ in 0..500 {
+                let own = OwnCard::create(&name, 7).expect("nobody else has the name");
+                assert_eq!(read_now(&name), Some(own.card), "taken down by somebody else");
+            }
+            over.store(true, crate::sync::private::Private::Relaxed);
+        });
+        assert_eq!(read_now(&name), None);
     }
 
     /// Whatever a card says: it is none, or one that can be asked whether its pool lives.
@@ -242,7 +298,7 @@ mod tests {
     fn any_words_on_a_card() {
         let name = format!("fuzz-test-{}", std::process::id());
         let own = OwnCard::create(&name, 7).expect("a fresh name");
-        let card = words(&own._segment).expect("long enough");
+        let card = words(own.segment.as_ref().expect("up")).expect("long enough");
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..5000 {
             let word = [&card.magic, &card.version, &card.pid, &card.start_time, &card.nonce];
@@ -251,7 +307,7 @@ mod tests {
                 card.magic.store(MAGIC, Ordering::Relaxed);
                 card.version.store(VERSION, Ordering::Relaxed);
             }
-            if let Some(card) = read(&own._segment) {
+            if let Some(card) = read(own.segment.as_ref().expect("up")) {
                 let _ = (card.is_alive(), card.socket());
             }
         }

@@ -95,6 +95,22 @@ fn guests_do_all_the_work(program: Program) {
 }
 
 /// Guests run what is called by name, the pool's own workers run everything.
+/// Nobody may ever come again to use the memory that a guest has left.
+fn memory_of_guests_that_left(program: Program) {
+    let name = name();
+    let pool = for_guests(&name).start().unwrap();
+    let mut first = guest(program, &name);
+    let results: Vec<_> = (0..4).map(|_| pool.apply_async(growing(), (1_000_000,)).unwrap()).collect();
+    results.iter().for_each(|result| assert_eq!(result.get().unwrap().len(), 1_000_000));
+    let committed = || pool.audit().unwrap().memory.committed;
+    assert!(committed() > 8_000_000);
+    first.kill();
+    drop(results);
+    eventually("the guest's memory is given back", SOON, || committed() < 1_000_000);
+    let _second = guest(program, &name);
+    assert_eq!(pool.apply(growing(), (1_000_000,)).unwrap().len(), 1_000_000, "the place works again");
+}
+
 fn guests_beside_workers(context: Context) {
     let name = name();
     let pool = Pool::builder().name(&name).processes(1).context(context).start().unwrap();
@@ -540,6 +556,7 @@ fn main() {
         add("guest_killed_from_outside", guest_killed_from_outside);
         add("creator_killed_while_guests_idle", creator_killed_while_guests_idle);
         add("creator_killed_while_a_guest_works", creator_killed_while_a_guest_works);
+        add("memory_of_guests_that_left", memory_of_guests_that_left);
         add("guests_leave_when_the_pool_ends", guests_leave_when_the_pool_ends);
         add("guest_reads_on_in_a_terminated_pool", guest_reads_on_in_a_terminated_pool);
     }

@@ -9,6 +9,8 @@ mod clients;
 mod coverage;
 #[path = "sweeps/reapers.rs"]
 mod reapers;
+#[path = "sweeps/slots.rs"]
+mod slots;
 #[path = "sweeps/stops.rs"]
 mod stops;
 #[path = "sweeps/work.rs"]
@@ -92,6 +94,7 @@ fn main() {
     tests.extend(reapers::tests());
     tests.extend(clients::tests());
     tests.extend(stops::tests());
+    tests.extend(slots::tests());
     tests.extend(coverage::tests()); // last: it looks at what the others have passed
     ringpool_tests::run(tests)
 }

@@ -52,7 +52,7 @@ fn loom(job: &Job) -> Result<(), String> {
 
 /// Built with crash points, which are in no other build.
 fn sweeps(job: &Job) -> Result<(), String> {
-    let features = "--package ringpool-tests --features crash --test sweeps";
+    let features = "--package ringpool-tests --features crash --test sweeps --test waiting";
     job.run(cargo(&format!("clippy {features} -- -D warnings")))?;
     job.run(cargo(&format!("test {features}")))
 }

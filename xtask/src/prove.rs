@@ -34,7 +34,7 @@ pub const PROOFS: &[Proof] = &[
     Proof { name: "storms", limit: 3600, commands: || vec![program("storms")] },
     Proof { name: "corruption", limit: 3600, commands: || vec![fuzzers(false), program("corruption")] },
     Proof { name: "asan", limit: 3600, commands: || vec![fuzzers(true), corruption_under_asan()] },
-    Proof { name: "waiting", limit: 3600, commands: || vec![program("waiting")] },
+    Proof { name: "waiting", limit: 3600, commands: || vec![program("waiting"), races()] },
     Proof { name: "soak", limit: 3600, commands: || vec![program("soak")] },
 ];
 
@@ -64,6 +64,11 @@ fn under_asan(what: &str) -> Cmd {
         .env("CARGO_TARGET_DIR", root().join("target-asan"))
         .env("ASAN_OPTIONS", format!("detect_leaks=0:{}", options.join(":")))
         .env("RINGPOOL_PROOF", "quick") // it is slow, and what it sees shows early
+}
+
+/// Races of parking and submitting, without back-stops.
+fn races() -> Cmd {
+    cargo("test --release --package ringpool-tests --features crash --test waiting -- --nocapture")
 }
 
 fn loom() -> Cmd {

@@ -241,9 +241,9 @@ impl Client {
         if block.adopt(word.owner(), CLIENT, handle.generation) == Adoption::Refused {
             return Err(wrong("block is not held by its worker"));
         }
-        let copied =
-            guest || self.checked.is_some() || !self.holdings.have_room(handle.owner, capacity as usize);
-        let held = ResultBlock::new(self.holdings.clone(), handle, capacity as usize);
+        let extents = if let Class::Run(extents) = class { extents } else { 1 };
+        let copied = guest || self.checked.is_some() || !self.holdings.have_room(handle, extents);
+        let held = ResultBlock::new(self.holdings.clone(), handle, extents);
         let offset = (extent * EXTENT + within * class.block_bytes()) as u64;
         if copied {
             // A length that somebody made up must not fill our memory with a copy of nothing. And of a

@@ -1,12 +1,12 @@
 //! The bytes of a result, wherever they are, for as long as somebody looks at them.
 
-use crate::arena::BlockHandle;
+use crate::arena::{BlockHandle, EXTENT, WORDS_PER_EXTENT};
 use crate::recovery::{CLIENT, block_word};
 use crate::segment::Segment;
 use crate::slot::INLINE_RESULT;
 use crate::sync::Ordering;
-use crate::sync::private::{Private, PrivateUsize};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A short result, aligned for every archive.
 #[derive(Clone, Copy)]
@@ -15,44 +15,69 @@ pub(crate) struct Short(pub [u8; INLINE_RESULT]);
 
 /// How much of each worker's memory this client's results take up.
 ///
-/// Results that nobody has fetched must not starve the workers that are to make the next ones: beyond
-/// half of a worker's quota they are copied out.
+/// Results that nobody has fetched must not starve the workers that are to make the next ones: beyond half of a
+/// worker's quota they are copied out. What counts is extents: a block keeps all of its extent for its class,
+/// however small it is.
 pub(crate) struct Holdings {
     segment: Arc<Segment>,
-    bytes: Box<[PrivateUsize]>,
+    workers: Box<[Mutex<Held>]>,
+    /// Extents of one worker that may be held.
     most: usize,
+}
+
+#[derive(Default)]
+struct Held {
+    /// First extents of held blocks, and how many blocks of each are held.
+    blocks: HashMap<u32, u32>,
+    extents: usize,
 }
 
 impl Holdings {
     pub(crate) fn new(segment: Arc<Segment>) -> Self {
-        let bytes = (0..segment.processes()).map(|_| PrivateUsize::new(0)).collect();
-        let most = segment.header().quota.load(Ordering::Relaxed) as usize / 2;
-        Holdings { segment, bytes, most }
+        let workers = (0..segment.processes()).map(|_| Mutex::default()).collect();
+        let most = segment.header().quota.load(Ordering::Relaxed) as usize / EXTENT / 2;
+        Holdings { segment, workers, most }
+    }
+
+    fn of(&self, worker: u32) -> MutexGuard<'_, Held> {
+        self.workers[worker as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether no block of this worker is held.
     pub(crate) fn are_none(&self, worker: u32) -> bool {
-        self.bytes[worker as usize].load(Private::Acquire) == 0
+        self.of(worker).blocks.is_empty()
     }
 
-    /// Whether a block of `capacity` bytes more of this worker may be kept.
-    pub(crate) fn have_room(&self, worker: u32, capacity: usize) -> bool {
-        self.bytes[worker as usize].load(Private::Relaxed).saturating_add(capacity) <= self.most
+    /// Whether one more block may be kept, which takes up so many extents.
+    pub(crate) fn have_room(&self, handle: BlockHandle, extents: usize) -> bool {
+        let held = self.of(handle.owner);
+        held.blocks.contains_key(&extent_of(handle)) || held.extents + extents <= self.most
     }
+}
+
+fn extent_of(handle: BlockHandle) -> u32 {
+    handle.block / WORDS_PER_EXTENT as u32
 }
 
 /// A result block that this client holds; dropping it gives the block back to its worker (T12).
 pub(crate) struct ResultBlock {
     holdings: Arc<Holdings>,
     handle: BlockHandle,
-    capacity: usize,
+    /// That it takes up.
+    extents: usize,
 }
 
 impl ResultBlock {
     /// The caller has adopted the block.
-    pub(crate) fn new(holdings: Arc<Holdings>, handle: BlockHandle, capacity: usize) -> Self {
-        holdings.bytes[handle.owner as usize].fetch_add(capacity, Private::Relaxed);
-        ResultBlock { holdings, handle, capacity }
+    pub(crate) fn new(holdings: Arc<Holdings>, handle: BlockHandle, extents: usize) -> Self {
+        let mut held = holdings.of(handle.owner);
+        let blocks = held.blocks.entry(extent_of(handle)).or_default();
+        *blocks += 1;
+        if *blocks == 1 {
+            held.extents += extents;
+        }
+        drop(held);
+        ResultBlock { holdings, handle, extents }
     }
 }
 
@@ -66,8 +91,16 @@ impl Drop for ResultBlock {
         if !block.release(CLIENT, self.handle.generation) {
             block.release_corrupt(self.handle.owner);
         }
-        // Release pairs with `are_none`: our reads and the change of the word are over.
-        self.holdings.bytes[self.handle.owner as usize].fetch_sub(self.capacity, Private::Release);
+        // After our reads and the change of the word: `are_none` promises that they are over.
+        let mut held = self.holdings.of(self.handle.owner);
+        if let Some(blocks) = held.blocks.get_mut(&extent_of(self.handle)) {
+            *blocks -= 1;
+            if *blocks == 0 {
+                held.blocks.remove(&extent_of(self.handle));
+                held.extents = held.extents.saturating_sub(self.extents);
+            }
+        }
+        drop(held);
         segment.starved(self.handle.owner).wake_sleepers();
     }
 }

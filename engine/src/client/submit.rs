@@ -199,12 +199,17 @@ impl Client {
     /// Takes back those of the sink's tasks that no worker has started.
     pub(crate) fn cancel(&self, sink: &Arc<dyn Sink>) {
         let mut state = self.lock();
+        let mut taken = false;
         for number in 0..state.fresh {
             let entry = &mut state.entries[number as usize];
             let theirs = entry.task.as_ref().is_some_and(|task| Arc::ptr_eq(&task.sink, sink));
             if theirs && self.segment.slot(number).word().cancel(entry.generation) {
                 self.release_slot(&mut state, number);
+                taken = true;
             }
+        }
+        if taken {
+            self.wake_sleepers(&mut state); // somebody may wait for a slot
         }
     }
 

@@ -132,6 +132,7 @@ impl Client {
         entry.waiters -= 1;
         if entry.waiters == 0 && entry.task.is_none() && !entry.quarantined && state.failed.is_none() {
             state.free.push(ticket.slot);
+            self.wake_sleepers(&mut state); // somebody may wait for a slot
         }
     }
 

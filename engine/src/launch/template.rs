@@ -3,6 +3,7 @@
 use super::messages::{FromTemplate, ToChild};
 use super::{LAUNCH_LIMIT, Launched, enter, exec};
 use crate::error::{Error, Exit, Result};
+use crate::name_card;
 use crate::segment::Segment;
 use crate::sys::{self, Channel, Fork, ProcessHandle, Received, Sent};
 use std::collections::{HashMap, HashSet};
@@ -42,15 +43,18 @@ impl Template {
         let parent = ProcessHandle::open(std::process::id())?;
         // A half-written line would otherwise be printed by every worker, too.
         sys::flush_output(Duration::from_millis(100));
+        let still = name_card::hold_still();
         // SAFETY: the child runs `serve` only, which neither returns nor unwinds into our frames, and
         // touches no lock that another thread of this process might hold, but the allocator's, which
         // libc makes usable in the child.
         match unsafe { sys::fork()? } {
             Fork::Child => {
+                drop(still);
                 drop(ours);
                 serve(theirs, memory, parent)
             }
             Fork::Parent(pid) => {
+                drop(still);
                 // Our child, and nobody has waited for it: the number is its.
                 match ProcessHandle::open(pid) {
                     Ok(handle) => Ok(Self::new(ours, handle)),
@@ -115,6 +119,7 @@ impl Template {
                         continue;
                     }
                     self.children.insert(pid);
+                    self.mute = false;
                     if fds.len() != 1 {
                         return Err(Error::start("the template's reply came without its descriptor"));
                     }
@@ -169,17 +174,20 @@ impl Template {
     fn await_end(&mut self, pid: u32) -> Exit {
         // One that is stopped is waited for once, not for every worker.
         let limit = if self.mute { Duration::ZERO } else { REPORT_LIMIT };
-        let deadline = Instant::now() + limit;
+        let mut deadline = Instant::now() + limit;
         loop {
             if let Some(&exit) = self.ended.get(&pid) {
                 return exit;
             }
             match self.next_message(deadline) {
-                Ok(Some((FromTemplate::Ended { pid, exit }, _))) => {
-                    self.mute = false;
-                    self.note_end(pid, exit);
+                Ok(Some((message, _))) => {
+                    if std::mem::take(&mut self.mute) {
+                        deadline = Instant::now() + REPORT_LIMIT; // it speaks again
+                    }
+                    if let FromTemplate::Ended { pid, exit } = message {
+                        self.note_end(pid, exit);
+                    }
                 }
-                Ok(Some(_)) => self.mute = false,
                 Ok(None) => {
                     self.mute = true;
                     return Exit::Unknown;
@@ -227,7 +235,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
         let mut fds = vec![channel.as_fd(), parent.as_fd()];
         fds.extend(children.iter().map(AsFd::as_fd));
         let pause = (!traced.is_empty()).then_some(TRACED_TICK);
-        let Ok(ready) = sys::poll_in(&fds, pause) else { end_with_the_pool(&channel, guarded) };
+        let Ok(ready) = sys::poll_in(&fds, pause) else { leave() };
         if ready[1].any() {
             end_with_the_pool(&channel, guarded);
         }
@@ -243,16 +251,21 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
                 }
             };
             let report = FromTemplate::Ended { pid: child.pid(), exit }.to_bytes();
-            if !matches!(channel.send(&report, &[]), Ok(Sent::Yes)) {
-                end_with_the_pool(&channel, guarded); // nobody is there to be told
+            match channel.send(&report, &[]) {
+                Ok(Sent::Yes) => {}
+                Ok(Sent::PeerGone) => end_with_the_pool(&channel, guarded),
+                _ => leave(),
             }
         }
         if !ready[0].any() {
             continue;
         }
         let mut buffer = [0; 512];
-        let Ok(Some((len, mut received))) = channel.recv(&mut buffer) else {
-            end_with_the_pool(&channel, guarded); // of a dying process the descriptors are closed first
+        let (len, mut received) = match channel.recv(&mut buffer) {
+            Ok(Some(message)) => message,
+            // Of a dying process the descriptors are closed first.
+            Ok(None) => end_with_the_pool(&channel, guarded),
+            Err(_) => leave(),
         };
         let (index, incarnation) = match ToChild::from_bytes(&buffer[..len]) {
             Some(ToChild::Worker { index, incarnation }) => (index, incarnation),
@@ -260,10 +273,10 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
                 guarded = Some((nonce, name));
                 continue;
             }
-            _ => end_with_the_pool(&channel, guarded),
+            _ => leave(),
         };
         if received.len() != 1 {
-            end_with_the_pool(&channel, guarded);
+            leave();
         }
         let theirs = Channel::from_fd(received.remove(0));
         let me = std::process::id();
@@ -285,7 +298,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
                     children.push(child);
                     sent
                 }
-                Err(_) => end_with_the_pool(&channel, guarded),
+                Err(_) => leave(),
             },
             Err(error) => {
                 let errno = match error.kind() {
@@ -297,8 +310,10 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
                 channel.send(&FromTemplate::Failed { index, incarnation, errno }.to_bytes(), &[])
             }
         };
-        if !matches!(reply, Ok(Sent::Yes)) {
-            end_with_the_pool(&channel, guarded);
+        match reply {
+            Ok(Sent::Yes) => {}
+            Ok(Sent::PeerGone) => end_with_the_pool(&channel, guarded),
+            _ => leave(),
         }
     }
 }
@@ -314,12 +329,13 @@ pub(super) fn end_with_the_pool(channel: &Channel, mut guarded: Option<(u64, Str
         }
     }
     if let Some((nonce, name)) = guarded {
-        crate::name_card::remove_after(&name, nonce);
+        name_card::remove_after(&name, nonce);
     }
     leave()
 }
 
-/// Ends the template at once: no destructor or exit handler of the program it was forked from runs.
+/// Ends the template at once: no destructor or exit handler of the program it was forked from runs. If the
+/// pool lives, it makes a new one, which guards its name again.
 fn leave() -> ! {
     // SAFETY: `_exit` ends the process and touches none of its memory.
     unsafe { libc::_exit(0) }

@@ -248,6 +248,14 @@ impl Segment {
         cleared.map_err(|error| Error::io("clearing block words", error))
     }
 
+    /// Gives the payload memory of an empty place back; whether that was possible. Nobody uses any of it.
+    pub(crate) fn give_back(&self, owner: u32) -> bool {
+        use rustix::fs::FallocateFlags;
+        let region = self.layout.sizes.region;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.data_fd, flags, u64::from(owner) * region, region).is_ok()
+    }
+
     /// How many of these bytes of a region, from the first on, are backed by memory, as all that was ever
     /// written is.
     pub(crate) fn written(&self, owner: u32, offset: u64, len: u64) -> u64 {

@@ -63,7 +63,14 @@ impl Supervisor {
         self.listen_to(index); // its last words
         let Some(resident) = self.residents[index as usize].take() else { return };
         let exit = self.repair(index, &resident);
-        if resident.guest || self.broken {
+        if resident.guest {
+            if !self.vacated.contains(&index) {
+                self.vacated.push(index);
+            }
+            self.give_back();
+            return;
+        }
+        if self.broken {
             return;
         }
         if !resident.ready && !resident.leaving {
@@ -91,6 +98,15 @@ impl Supervisor {
                 self.break_pool(error);
             }
         }
+    }
+
+    /// Gives back the memory of guests that have left, once nobody here uses their results any more.
+    pub(super) fn give_back(&mut self) {
+        let (residents, client) = (&self.residents, &self.client);
+        self.vacated.retain(|&index| {
+            let unused = residents[index as usize].is_none() && client.holds_nothing_of(index);
+            !(unused && self.segment.give_back(index))
+        });
     }
 
     /// Records the death, and reaps.

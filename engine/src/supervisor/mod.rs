@@ -55,6 +55,8 @@ pub(crate) struct Supervisor {
     target: u32,
     residents: Vec<Option<Resident>>,
     orphans: Vec<Orphan>,
+    /// Places that guests have left, whose payload memory no successor may ever need.
+    vacated: Vec<u32>,
     /// The next incarnation of each place. None is used twice, whatever the life words say.
     incarnations: Vec<u32>,
     name: Option<(OwnCard, Listener)>,
@@ -90,6 +92,7 @@ impl Supervisor {
             target,
             residents,
             orphans: Vec::new(),
+            vacated: Vec::new(),
             incarnations,
             name: None,
             early_deaths: 0,
@@ -211,6 +214,7 @@ impl Supervisor {
         drop(fds);
         if !ready.iter().any(|r| r.any()) {
             self.client.rest();
+            self.give_back();
         }
         if self.last_look.elapsed() >= back_stop(LOOK_TICK) {
             self.last_look = Instant::now();

@@ -4,7 +4,7 @@ use crate::SWEEP;
 use libtest_mimic::Trial;
 use proc_macro2::Span;
 use ringpool::crash;
-use ringpool_tests::proof::{Extent, Proof};
+use ringpool_tests::proof::Proof;
 use ringpool_tests::test_within;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -209,8 +209,5 @@ fn coverage() {
         kills: struck,
         ..Proof::of("crash points of the code, and struck")
     };
-    if Extent::now() == Extent::Full {
-        assert!(unstruck.is_empty(), "{} accesses were never struck at", unstruck.len());
-    }
     proof.report();
 }

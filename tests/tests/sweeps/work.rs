@@ -142,9 +142,20 @@ fn large(x: u64) -> Vec<u64> {
 pub fn starve(pool: &Pool, tally: &mut Tally) {
     let results: Vec<_> = (0..7).map(|x| pool.apply_async(large, (x,)).expect("a slot")).collect();
     std::thread::sleep(Duration::from_millis(10));
-    for (x, result) in results.iter().enumerate() {
+    // The last one first: the client sleeps on its slot while the others' results fill the memory.
+    for (x, result) in results.iter().enumerate().rev() {
         tally.add(result.get(), &large(x as u64));
     }
+    // Small ones of many sizes, which need an extent for each: held by a map until all are there.
+    let sizes = [100, 1000, 4000, 9000, 20_000, 60_000];
+    let mapped = pool.map_async(sized, sizes, Some(1)).expect("slots");
+    for (result, size) in mapped.get_each().expect("a map").into_iter().zip(sizes) {
+        tally.add(result, &sized(size));
+    }
+}
+
+fn sized(len: u64) -> Vec<u8> {
+    vec![7; len as usize]
 }
 
 /// The same for pools that wait for memory no longer than some milliseconds: some tasks fail.
@@ -163,6 +174,6 @@ pub fn give_up(pool: &Pool, tally: &mut Tally) {
 /// All workers are there, and nothing is left of the tasks: no slot in use, no block but the one that the
 /// initializer's arguments may lie in.
 pub fn expect_repaired(pool: &Pool) {
-    let audit = ringpool_tests::expect_repaired(pool);
+    let audit = ringpool_tests::audit::expect_whole(pool);
     assert!(audit.blocks.arguments <= 1 && audit.blocks.results == 0, "blocks are left:\n{audit}");
 }

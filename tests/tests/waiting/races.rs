@@ -4,7 +4,8 @@
 //! A wake-up that is lost does not lose the task: back-stops end the wait, and show as time. The worker's
 //! is a second, and the client that polls sets no timer of its own; so a wait of half a second is one that
 //! only a back-stop ended. The client's timer starts at one millisecond, which on a busy machine is
-//! no time at all: such waits are counted and printed.
+//! no time at all: such waits are counted and printed. Built with the feature `crash`, these tests run
+//! without back-stops: there a wake-up that is lost is a wait that never ends.
 
 use crate::{double, long_test, pool_of};
 use libtest_mimic::Trial;
@@ -19,19 +20,26 @@ pub fn tests() -> Vec<Trial> {
         .into_iter()
         .flat_map(|workers| {
             [
-                long_test(format!("a_task_comes_when_workers_park::{workers}"), move || polled(workers)),
-                long_test(format!("a_result_comes_when_the_client_sleeps::{workers}"), move || {
-                    slept_for(workers)
-                }),
-                long_test(format!("a_stream_at_the_edge_of_sleep::{workers}"), move || streamed(workers)),
-                long_test(format!("waits_that_time_out::{workers}"), move || timed_out(workers)),
+                race(format!("a_task_comes_when_workers_park::{workers}"), move || polled(workers)),
+                race(format!("a_result_comes_when_the_client_sleeps::{workers}"), move || slept_for(workers)),
+                race(format!("a_stream_at_the_edge_of_sleep::{workers}"), move || streamed(workers)),
+                race(format!("waits_that_time_out::{workers}"), move || timed_out(workers)),
             ]
         })
         .collect()
 }
 
-/// Both sides wait awake for some 50 microseconds before they sleep: pauses go to either side of that.
-const EDGE: u64 = 200;
+fn race(name: String, body: impl FnOnce() + Send + 'static) -> Trial {
+    long_test(name, move || {
+        #[cfg(feature = "crash")]
+        ringpool::crash::set_timers(false);
+        body();
+    })
+}
+
+/// Both sides wait awake for some 50 microseconds before they sleep, and for a few only if they may crash:
+/// pauses go to either side of that.
+const EDGE: u64 = if cfg!(feature = "crash") { 20 } else { 200 };
 /// Only a worker's limit ends a wait that takes so long.
 const LOST: Duration = Duration::from_millis(500);
 

@@ -85,7 +85,9 @@ pub(crate) struct Region {
     used: usize,
     /// Bytes of each extent that are backed by memory.
     committed: Vec<u32>,
-    /// Those of them that are in `free_runs`.
+    /// Whether an extent may have more: what a predecessor left in it, whole or in part.
+    inherited: Vec<bool>,
+    /// Bytes of the extents in `free_runs` that are, or may be, backed.
     free_committed: usize,
     /// What the first extent of each run and all others were labelled last; the class words tell others.
     labels: Vec<Class>,
@@ -107,6 +109,7 @@ impl Region {
             high_water: 0,
             used: 0,
             committed: Vec::new(),
+            inherited: Vec::new(),
             free_committed: 0,
             labels: Vec::new(),
             held: Vec::new(),
@@ -135,6 +138,7 @@ impl Region {
             match class {
                 Some(Class::Small(class)) => {
                     region.used += 1;
+                    region.inherited[at] = true;
                     region.classes[class].extents.push(at as u32);
                     at += 1;
                 }
@@ -143,6 +147,7 @@ impl Region {
                     if region.word(segment, at * WORDS_PER_EXTENT).is_free() {
                         region.free_run(at, len);
                     } else {
+                        region.inherited[at..at + len].fill(true);
                         region.held_runs.push((at, len));
                     }
                     at += len;
@@ -169,6 +174,7 @@ impl Region {
     fn grow_books(&mut self, extents: usize) {
         self.high_water = extents;
         self.committed.resize(extents, 0);
+        self.inherited.resize(extents, false);
         self.labels.resize(extents, Class::Unused);
         self.held.resize(extents, 0);
     }
@@ -355,12 +361,12 @@ impl Region {
         let mut kept = 0;
         for (&start, &len) in &self.free_runs {
             for extent in start..start + len {
-                let committed = &mut self.committed[extent];
-                let bytes = *committed as usize;
-                if kept + bytes > keep && segment.region().remove(extent * EXTENT, EXTENT).is_ok() {
-                    *committed = 0;
+                if kept + self.backed(extent) > keep
+                    && segment.region().remove(extent * EXTENT, EXTENT).is_ok()
+                {
+                    (self.committed[extent], self.inherited[extent]) = (0, false);
                 }
-                kept += *committed as usize;
+                kept += self.backed(extent);
             }
         }
         self.free_committed = kept;
@@ -470,7 +476,12 @@ impl Region {
     }
 
     fn committed_in(&self, start: usize, len: usize) -> usize {
-        self.committed[start..start + len].iter().map(|&bytes| bytes as usize).sum()
+        (start..start + len).map(|extent| self.backed(extent)).sum()
+    }
+
+    /// Bytes of an extent that are backed by memory, at most.
+    fn backed(&self, extent: usize) -> usize {
+        if self.inherited[extent] { EXTENT } else { self.committed[extent] as usize }
     }
 
     fn take_free(&mut self, segment: &Segment, len: usize) -> Option<usize> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::arena::Adoption;
 use crate::segment::Sizes;
 
 fn segment(region: u64) -> Segment {
@@ -191,6 +192,28 @@ fn holes_between_blocks_do_not_cost_more_than_the_quota() {
     let mut heir = Region::open(&segment, Owner::new(0, 1), QUOTA);
     for _ in 0..15 {
         heir.allocate(&segment, 2 << 20).expect("all but one extent is free");
+        assert!(resident() <= QUOTA, "{} bytes", resident());
+    }
+}
+
+#[test]
+fn what_a_successor_finds_in_use_counts_when_it_becomes_free() {
+    const QUOTA: u64 = 32 << 20;
+    let client = Owner::new(9, 0);
+    let segment = segment(128 << 20);
+    let mut region = Region::open(&segment, ME, QUOTA);
+    let resident = || rustix::fs::fstat(segment.fds()[1]).expect("stat").st_blocks as u64 * 512;
+    let blocks: Vec<Block> = (0..16).map(|_| region.allocate(&segment, 2 << 20).expect("fits")).collect();
+    let word = |block: &Block| BlockWord(&segment.words(0)[block.handle.block as usize]);
+    for block in &blocks {
+        assert_eq!(word(block).adopt(ME, client, block.handle.generation), Adoption::Held);
+    }
+    let mut heir = Region::open(&segment, Owner::new(0, 1), QUOTA);
+    for block in blocks.iter().step_by(2) {
+        assert!(word(block).release(client, block.handle.generation));
+    }
+    for _ in 0..4 {
+        heir.allocate(&segment, 4 << 20).expect("half of the quota is free");
         assert!(resident() <= QUOTA, "{} bytes", resident());
     }
 }
