@@ -95,7 +95,7 @@ fn expect_nothing_left(name: &str) {
 
 fn killed(part: &str, stride: u64) {
     let mut proof = Proof::of(format!("crash sweep: client that {part}"));
-    let mut steps = Steps::new(stride, stride / 5, stride / 20);
+    let mut steps = Steps::new(stride, stride / 5, stride / 12);
     while let Some(at) = steps.next() {
         let name =
             if part == "has a guest" { format!("sweep-{}-{at}", std::process::id()) } else { name_of(at) };

@@ -59,7 +59,9 @@ fn sweep(setting: Setting) {
     let mut proof = Proof::of(format!(
         "crash sweep: worker of {processes}, {what}{retries} retries, {tasks} tasks each, {work:?}"
     ));
-    let mut steps = Steps::new(23, 4, 1);
+    // These repeat themselves, and are long.
+    let long = matches!(work, Work::Flood | Work::Starve);
+    let mut steps = if long { Steps::new(97, 23, 5) } else { Steps::new(23, 4, 1) };
     while let Some(at) = steps.next() {
         let before = blows();
         let deaths =
