@@ -193,6 +193,7 @@ impl State {
         self.judge(aim, &end, first, &outcomes, others);
         if setting == Cold && matches!(end, End::Parked(_)) {
             procs::kill(victim); // its next task would not be its first
+            eventually("it is buried", HUNG, || !self.pool.worker_pids().contains(&victim));
         }
         end
     }
