@@ -51,8 +51,13 @@ pub fn expect_repaired(pool: &Pool) -> Audit {
     expect_whole(pool)
 }
 
+/// There are as many running workers as the pool was made with.
+///
+/// # Panics
+///
+/// If it is not so within a while.
 #[track_caller]
-fn expect_full_strength(pool: &Pool) {
+pub fn expect_full_strength(pool: &Pool) {
     eventually("all workers are replaced", Duration::from_secs(20), || {
         let pids = pool.worker_pids();
         pids.len() == pool.processes() && pids.iter().all(|&pid| procs::runs(pid))

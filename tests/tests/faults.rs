@@ -12,7 +12,7 @@ mod parents;
 mod stops;
 
 use ringpool::{Context, Error, ErrorKind, Exit, Pool};
-use ringpool_tests::{actor, eventually, procs};
+use ringpool_tests::{actor, audit, procs};
 use std::time::Duration;
 
 /// For conditions that come true within milliseconds, on a machine that is busy with other things.
@@ -47,10 +47,7 @@ fn death(error: &Error) -> Death {
 /// The pool has as many running workers as it was made with, and they work.
 #[track_caller]
 fn expect_full_strength(pool: &Pool) {
-    eventually("all workers are replaced", SOON, || {
-        let pids = pool.worker_pids();
-        pids.len() == pool.processes() && pids.iter().all(|&pid| procs::runs(pid))
-    });
+    audit::expect_full_strength(pool);
     let doubled = pool.map(double, 0..100u64).expect("a map after the faults");
     assert!(doubled.into_iter().eq((0..100).map(double)));
 }

@@ -137,14 +137,17 @@ impl Worker<'_> {
             }
         }
         let item = u64::from(number + 1) << 32;
-        let on_item = |index: u32| {
+        let plain = |index: u32| current.store(item | u64::from(index), Ordering::Release);
+        let checked = |index: u32| {
             if let (Some(check), Shape::Items { first, .. } | Shape::Tuples { first, .. }) = (check, shape) {
                 slot.progress.store(check.of_progress(index.wrapping_sub(first)), Ordering::Relaxed);
             }
-            current.store(item | u64::from(index), Ordering::Release);
+            plain(index);
         };
+        // Chosen once: most pools are not hardened, and it is called for every item.
+        let on_item: &dyn Fn(u32) = if check.is_some() { &checked } else { &plain };
         let Return { status, span, used } =
-            entry(Call { args, shape, first, grow: &mut memory, on_item: &on_item, done: &slot.done });
+            entry(Call { args, shape, first, grow: &mut memory, on_item, done: &slot.done });
         if meta.is_chunk() {
             current.store(0, Ordering::Relaxed);
         }
