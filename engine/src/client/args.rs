@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::payload::{Grow, Payload, Span, put, put_items};
 use crate::segment::Segment;
 use crate::shared_slice::Collect;
-use crate::slot::{CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
+use crate::slot::{ArgsHandle, CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
+use crate::task::Task;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -87,7 +88,7 @@ impl Drop for ArgsBlock {
 pub(crate) struct Args {
     pub bytes: ArgsBytes,
     /// Shared arrays that the arguments refer to.
-    _arrays: Option<Arc<[Arc<ArgsBlock>]>>,
+    pub(super) arrays: Option<Arc<[Arc<ArgsBlock>]>>,
 }
 
 /// Where arguments lie.
@@ -143,7 +144,33 @@ impl Args {
                 ArgsBytes::Block(Arc::new(block))
             }
         };
-        Ok(Args { bytes, _arrays: collect.end() })
+        Ok(Args { bytes, arrays: collect.end() })
+    }
+
+    /// [`archive`](Self::archive) of the arguments for a task.
+    #[inline]
+    pub(crate) fn of_task<A: Payload, M, F: Task<A, M>>(arena: &Arc<ClientArena>, args: &A) -> Result<Self> {
+        let mut bytes = [0; INLINE_ARGS];
+        match F::copy_args(args, &mut bytes[..arena.inline]) {
+            Some(len) => Ok(Args { bytes: ArgsBytes::Inline { bytes, len: len as u8 }, arrays: None }),
+            None => Self::archive(arena, args),
+        }
+    }
+
+    /// What stands for them in the slot, and how many bytes of that are the arguments themselves. `items` is
+    /// the range of a chunk.
+    #[inline]
+    pub(super) fn words(&self, items: Option<(u32, u32)>) -> ([u8; INLINE_ARGS], usize) {
+        match &self.bytes {
+            ArgsBytes::Inline { bytes, len } => (*bytes, usize::from(*len)),
+            ArgsBytes::Block(block) => {
+                let (first, end) = items.unwrap_or((0, 0));
+                let handle = ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end };
+                let mut bytes = [0; INLINE_ARGS];
+                bytes[..24].copy_from_slice(&handle.to_bytes());
+                (bytes, 24)
+            }
+        }
     }
 
     /// The same, always in a block.
@@ -168,6 +195,6 @@ impl Args {
         let (_, len) = write(first, &mut memory)?;
         let mut block = memory.block.expect("grown above");
         block.len = len;
-        Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), _arrays: collect.end() })
+        Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), arrays: collect.end() })
     }
 }

@@ -1,10 +1,11 @@
 //! Putting tasks into slots and announcing them.
 
-use super::{Args, ArgsBytes, Client, InFlight, Sink, State, Ticket};
+use super::{Args, ArgsBytes, Books, Chunk, Client, InFlight, Kept, Sink, Target, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::slot::{ArgsHandle, CHECKED_ARGS, Check, INLINE_ARGS, Meta, Shape};
+use crate::slot::{CHECKED_ARGS, Check, INLINE_ARGS, Meta, Shape};
 use crate::sync::Ordering;
 use crate::worker::FuncWord;
+use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,6 @@ pub(crate) struct TaskSpec {
     pub name: &'static str,
     pub args: Args,
     pub shape: Shape,
-    /// 1 to 15: how often it may be started.
-    pub max_attempts: u32,
 }
 
 impl Client {
@@ -26,7 +25,7 @@ impl Client {
         &self,
         spec: TaskSpec,
         items: Option<(u32, u32)>,
-        sink: Arc<dyn Sink>,
+        to: Target,
         tag: u64,
     ) -> Result<Ticket> {
         let mut state = self.lock();
@@ -41,15 +40,83 @@ impl Client {
                 waited
             }
         };
-        let task = InFlight { sink, tag, spec, items, item_attempts: 1, idle_deaths: 0 };
-        let lane = task.spec.func.lane();
-        let ticket = self.place(&mut state, number, task);
+        let lane = spec.func.lane();
+        let ticket = self.place(&mut state, number, spec, items, to, tag);
+        self.publish(&state, lane);
         drop(state);
         self.segment.bell().notify(lane);
         Ok(ticket)
     }
 
-    pub(super) fn take_slot(&self, state: &mut State) -> Option<u32> {
+    /// Submits calls of one function to a stream, from the front, as long as there are slots; the rest stays. Each
+    /// has its tag.
+    pub(crate) fn submit_calls(
+        &self,
+        func: FuncWord,
+        name: &'static str,
+        stream: u32,
+        calls: &mut VecDeque<(u64, Args)>,
+    ) -> Result<()> {
+        let mut state = self.lock();
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        if calls.is_empty() {
+            return Ok(());
+        }
+        if state.free.len() < calls.len() && state.fresh == self.segment.layout.sizes.slots {
+            self.poll(&mut state);
+        }
+        let mut placed = false;
+        while let Some((tag, args)) = calls.pop_front() {
+            let Some(number) = self.take_slot(&mut state) else {
+                calls.push_front((tag, args));
+                break;
+            };
+            let shape = args.shape();
+            let spec = TaskSpec { func, name, args, shape };
+            self.place(&mut state, number, spec, None, Target::Stream(stream), tag);
+            placed = true;
+        }
+        if placed {
+            let lane = func.lane();
+            self.publish(&state, lane);
+            drop(state);
+            self.segment.bell().notify(lane); // once for all of them
+        }
+        Ok(())
+    }
+
+    /// Lets workers see what has been placed in a lane.
+    fn publish(&self, state: &Books, lane: usize) {
+        self.segment.ready(lane).publish(state.tail[lane]);
+    }
+
+    /// A stream for `sink`: see [`Target::Stream`].
+    pub(crate) fn open_stream(&self, sink: Arc<dyn Sink>) -> u32 {
+        self.lock().open_stream(sink)
+    }
+
+    /// Takes back those of a stream's tasks that no worker has started, and forgets the results of the others.
+    pub(crate) fn close_stream(&self, stream: u32) {
+        let mut state = self.lock();
+        let mut taken = false;
+        for number in 0..state.fresh {
+            let entry = &state.entries[number as usize];
+            let theirs =
+                matches!(&entry.task, Some(InFlight { to: Target::Stream(to), .. }) if *to == stream);
+            if theirs && self.segment.slot(number).word().cancel(entry.generation) {
+                self.release_slot(&mut state, number);
+                taken = true;
+            }
+        }
+        state.close_stream(stream);
+        if taken {
+            self.wake_sleepers(&mut state); // somebody may wait for a slot
+        }
+    }
+
+    pub(super) fn take_slot(&self, state: &mut Books) -> Option<u32> {
         if let Some(number) = state.free.pop() {
             return Some(number);
         }
@@ -65,7 +132,7 @@ impl Client {
 
     /// Back-pressure: waits until a slot is free.
     #[cold]
-    fn wait_for_slot<'s>(&'s self, mut state: MutexGuard<'s, State>) -> Result<(MutexGuard<'s, State>, u32)> {
+    fn wait_for_slot<'s>(&'s self, mut state: MutexGuard<'s, Books>) -> Result<(MutexGuard<'s, Books>, u32)> {
         let start = Instant::now();
         loop {
             self.poll(&mut state);
@@ -88,60 +155,91 @@ impl Client {
         }
     }
 
-    /// T1 and its hint. The slot is ours and free.
-    pub(super) fn place(&self, state: &mut State, number: u32, task: InFlight) -> Ticket {
-        let slot = self.segment.slot(number);
-        let spec = &task.spec;
-        let handle;
-        let args = match &spec.args.bytes {
-            ArgsBytes::Inline { bytes, len } => &bytes[..usize::from(*len)],
-            ArgsBytes::Block(block) => {
-                let (first, end) = task.items.unwrap_or((0, 0));
-                handle =
-                    ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end }.to_bytes();
-                &handle
-            }
+    /// T1 and its hint, which workers see once it is [published](Self::publish). The slot is ours and free.
+    fn place(
+        &self,
+        state: &mut Books,
+        number: u32,
+        spec: TaskSpec,
+        items: Option<(u32, u32)>,
+        to: Target,
+        tag: u64,
+    ) -> Ticket {
+        let TaskSpec { func, name, args, shape } = spec;
+        let function = state.number_of(func, name);
+        let tag = if let Target::Caller = to { state.next_caller() } else { tag };
+        let words = args.words(items);
+        let in_slot = matches!(args, Args { bytes: ArgsBytes::Inline { .. }, arrays: None });
+        let kept = if in_slot {
+            None
+        } else {
+            let chunk = items.map(|items| Chunk { shape, items, item_attempts: 1, idle_deaths: 0 });
+            Some(Box::new(Kept { args, chunk }))
         };
-        let inline_len = if spec.shape == Shape::Inline { args.len() } else { 0 };
-        slot.args.fill(args);
-        if task.items.is_some() {
+        self.put(state, number, func, shape, words, InFlight { to, tag, function, kept })
+    }
+
+    /// The same for a task that has been noted before: the words of its arguments and how many are meant
+    /// come with it.
+    fn put(
+        &self,
+        state: &mut Books,
+        number: u32,
+        func: FuncWord,
+        shape: Shape,
+        (mut bytes, len): ([u8; INLINE_ARGS], usize),
+        task: InFlight,
+    ) -> Ticket {
+        let slot = self.segment.slot(number);
+        let generation = state.entries[number as usize].generation;
+        let inline_len = if shape == Shape::Inline { len } else { 0 };
+        let meta = Meta { shape, max_attempts: self.max_attempts, inline_len };
+        if let Some(pool) = self.checked {
+            let check = Check::begin(pool, number, generation);
+            let sum = check.of_task(func.0, meta.pack(), &bytes[..CHECKED_ARGS]);
+            bytes[CHECKED_ARGS..].copy_from_slice(&sum.to_ne_bytes());
+        }
+        slot.args.fill(&bytes);
+        if task.chunk().is_some() {
             slot.handle.store(0, Ordering::Relaxed);
             slot.done.store(0, Ordering::Relaxed);
             slot.progress.store(0, Ordering::Relaxed);
         }
-        let meta = Meta { shape: spec.shape, max_attempts: spec.max_attempts, inline_len };
         slot.meta.store(meta.pack(), Ordering::Relaxed);
-        slot.func.store(spec.func.0, Ordering::Relaxed);
-        if let Some(pool) = self.checked {
-            let generation = state.entries[number as usize].generation;
-            let check = Check::begin(pool, number, generation);
-            let mut bytes = [0; INLINE_ARGS];
-            bytes[..args.len()].copy_from_slice(args);
-            let sum = check.of_task(spec.func.0, meta.pack(), &bytes[..CHECKED_ARGS]);
-            bytes[CHECKED_ARGS..].copy_from_slice(&sum.to_ne_bytes());
-            slot.args.fill(&bytes);
-        }
-        let lane = spec.func.lane();
-        let entry = &mut state.entries[number as usize];
-        let generation = entry.generation;
-        entry.task = Some(task);
-        entry.suspicion = None;
-        state.in_flight += 1;
-        state.worked = true;
+        slot.func.store(func.0, Ordering::Relaxed);
+        let tag = task.tag;
+        state.enter(number, task);
         slot.word().submit(generation);
 
+        let lane = func.lane();
         let ring = self.segment.ready(lane);
         let tail = state.tail[lane];
         if ring.has_room(tail, &mut state.known_head[lane]) {
             ring.write(tail, number);
             state.tail[lane] = tail.wrapping_add(1);
-            ring.publish(state.tail[lane]);
         } else {
             // Twice as many cells as slots, all full: stale hints that nobody has taken yet. Or its
             // positions are corrupt; the back-stop repairs them.
             self.segment.requeue(lane).announce(number);
         }
-        Ticket { slot: number, generation }
+        Ticket { slot: number, generation, caller: tag }
+    }
+
+    /// Submits what is left of a chunk.
+    pub(super) fn resume(&self, state: &mut Books, task: InFlight) {
+        if let Some(error) = &state.failed {
+            let error = error.clone();
+            return task.fail(error, state);
+        }
+        let (Some(kept), Some(next)) = (&task.kept, self.take_slot(state)) else {
+            return task.fail(Error::corrupted("the slot of the lost part is not free"), state);
+        };
+        let Some(chunk) = kept.chunk else { return };
+        let words = kept.args.words(Some(chunk.items));
+        let (func, _) = state.function(task.function);
+        self.put(state, next, func, chunk.shape, words, task);
+        self.publish(state, func.lane());
+        self.segment.bell().notify(func.lane());
     }
 
     /// Archives the arguments and retries while the client's region is full of tasks on their way.
@@ -165,7 +263,7 @@ impl Client {
 
     /// Whether a task could be submitted without waiting.
     pub(crate) fn has_slot(&self) -> bool {
-        let free = |state: &State| !state.free.is_empty() || state.fresh < self.segment.layout.sizes.slots;
+        let free = |state: &Books| !state.free.is_empty() || state.fresh < self.segment.layout.sizes.slots;
         let mut state = self.lock();
         if !free(&state) {
             self.poll(&mut state);
@@ -196,34 +294,16 @@ impl Client {
         }
     }
 
-    /// Takes back those of the sink's tasks that no worker has started.
-    pub(crate) fn cancel(&self, sink: &Arc<dyn Sink>) {
-        let mut state = self.lock();
-        let mut taken = false;
-        for number in 0..state.fresh {
-            let entry = &mut state.entries[number as usize];
-            let theirs = entry.task.as_ref().is_some_and(|task| Arc::ptr_eq(&task.sink, sink));
-            if theirs && self.segment.slot(number).word().cancel(entry.generation) {
-                self.release_slot(&mut state, number);
-                taken = true;
-            }
-        }
-        if taken {
-            self.wake_sleepers(&mut state); // somebody may wait for a slot
-        }
-    }
-
     /// T4: the slot of a terminal task goes back to the free list.
-    pub(super) fn release_slot(&self, state: &mut State, number: u32) -> Option<InFlight> {
+    pub(super) fn release_slot(&self, state: &mut Books, number: u32) -> Option<InFlight> {
+        let task = state.leave(number);
         let entry = &mut state.entries[number as usize];
-        let task = entry.task.take();
         entry.generation = self.segment.slot(number).word().recycle(entry.generation);
         if entry.waiters == 0 {
             state.free.push(number);
         } else {
             self.segment.slot(number).word().wake();
         }
-        state.in_flight -= 1;
         task
     }
 }

@@ -1,11 +1,12 @@
 //! Waiting for results: awake for a moment, then asleep on the slot's word or the client's sleep word.
 
-use super::Client;
+use super::{Books, Client};
 use crate::error::Error;
 use crate::segment::LANES;
 use crate::slot::State as SlotState;
 use crate::sync::private::Private;
 use crate::sync::{Ordering, back_stop, spin_loop};
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// Where a submitted task is.
@@ -13,11 +14,15 @@ use std::time::{Duration, Instant};
 pub(crate) struct Ticket {
     pub slot: u32,
     pub generation: u32,
+    /// By which a [caller](super::Target::Caller) gets its outcome.
+    pub caller: u64,
 }
 
 /// Rounds that a thread waits awake: at most some 50 microseconds, and few if that has not helped lately.
 pub(super) const SPIN_MOST: u32 = if cfg!(feature = "crash") { 10 } else { 2000 };
 const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 20 };
+/// Most rounds that a waiting thread lets pass before its first look at the slot.
+const EARLY_MOST: u32 = 16;
 /// The back-stop: peers that were stopped in the middle of a wake-up are noticed after this time,
 /// twice as long each time.
 const BACKSTOP_FIRST: Duration = Duration::from_millis(1);
@@ -57,28 +62,21 @@ impl Backstop {
 }
 
 impl Client {
-    /// Waits until `ready`, which the outcome of `ticket` makes true; `false` if `deadline` passed.
-    pub(crate) fn wait_for(
+    /// Waits until the outcome of `ticket` makes `take` give something; `None` if `deadline` passed. `fresh` if the
+    /// task was submitted just before.
+    pub(crate) fn wait_for<R>(
         &self,
         ticket: Ticket,
-        ready: &dyn Fn() -> bool,
+        fresh: bool,
+        take: &mut dyn FnMut(&mut Books) -> Option<R>,
         deadline: Option<Instant>,
-    ) -> bool {
-        if ready() {
-            return true;
-        }
+    ) -> Option<R> {
         let word = self.segment.slot(ticket.slot).word();
         let over = || {
             let now = word.load();
             now.generation() != ticket.generation || now.is_terminal()
         };
-        let budget = self.spin_budget();
-        let mut rounds = 0;
-        while rounds < budget && !over() {
-            spin_loop();
-            rounds += 1;
-        }
-        self.learn(rounds < budget);
+        self.await_change(fresh, over);
         let mut backstop = Backstop::new();
         loop {
             {
@@ -86,20 +84,33 @@ impl Client {
                 if self.is_urged() {
                     self.poll(&mut state);
                 }
-                if ready() {
-                    return true;
+                if let Some(taken) = take(&mut state) {
+                    return Some(taken);
                 }
                 if state.entries[ticket.slot as usize].generation == ticket.generation && over() {
+                    // Who waits for one result of many will ask for the others next.
+                    if state.in_flight > 1 {
+                        self.poll(&mut state);
+                    }
                     self.consume(&mut state, ticket.slot);
                     self.wake_sleepers(&mut state);
-                    if ready() {
-                        return true;
+                    if let Some(taken) = take(&mut state) {
+                        return Some(taken);
                     }
                 }
                 if state.entries[ticket.slot as usize].generation != ticket.generation {
                     // Its slot is somebody else's by now: what is left of a chunk, or an error on its way.
                     drop(state);
-                    return self.wait_any(ready, deadline);
+                    let try_again = RefCell::new((take, None));
+                    let ready = || {
+                        let (take, taken) = &mut *try_again.borrow_mut();
+                        if taken.is_none() {
+                            *taken = take(&mut self.lock());
+                        }
+                        taken.is_some()
+                    };
+                    self.wait_any(&ready, deadline);
+                    return try_again.into_inner().1;
                 }
                 state.entries[ticket.slot as usize].waiters += 1;
             }
@@ -107,7 +118,7 @@ impl Client {
                 Some(limit) => limit,
                 None => {
                     self.leave_slot(ticket);
-                    return ready();
+                    return take(&mut self.lock());
                 }
             };
             let seen = word.announce_wait(ticket.generation);
@@ -117,6 +128,32 @@ impl Client {
             };
             self.leave_slot(ticket);
             backstop.look(self, slept_out);
+        }
+    }
+
+    /// Waits awake for a while, or until `over`.
+    ///
+    /// Each look at a slot takes its line from the worker that is writing it. So the first look after a fresh
+    /// submission is not made before results have come lately.
+    fn await_change(&self, fresh: bool, over: impl Fn() -> bool) {
+        let budget = self.spin_budget();
+        if budget == 0 || !fresh && over() {
+            return;
+        }
+        let early = if fresh { self.early.load(Private::Relaxed) } else { 0 };
+        for _ in 0..early {
+            spin_loop();
+        }
+        let mut rounds = early;
+        while rounds < budget && !over() {
+            spin_loop();
+            rounds += 1;
+        }
+        self.learn(rounds < budget);
+        if fresh {
+            // Later if the first look found it, sooner if not.
+            let next = if rounds == early { early + 1 } else { early.saturating_sub(1) };
+            self.early.store(next.min(EARLY_MOST), Private::Relaxed);
         }
     }
 
@@ -214,22 +251,22 @@ impl Client {
         for number in 0..state.fresh {
             let entry = &state.entries[number as usize];
             let Some(task) = &entry.task else { continue };
+            let (func, _) = state.function(task.function);
             let slot = self.segment.slot(number);
             let word = slot.word().load();
             match word.state() {
                 // Workers go by the function to know whether a task is for them.
-                Some(SlotState::Ready) if slot.func.load(Ordering::Relaxed) != task.spec.func.0 => {
+                Some(SlotState::Ready) if slot.func.load(Ordering::Relaxed) != func.0 => {
                     if slot.word().cancel(entry.generation)
                         && let Some(task) = self.release_slot(state, number)
                     {
-                        task.fail(Error::corrupted(format!(
-                            "the function in slot {number} was written over"
-                        )));
+                        let error = format!("the function in slot {number} was written over");
+                        task.fail(Error::corrupted(error), state);
                         failed = true;
                     }
                 }
                 Some(SlotState::Ready) => {
-                    let lane = task.spec.func.lane();
+                    let lane = func.lane();
                     self.segment.requeue(lane).announce(number);
                     announced[lane] = true;
                 }

@@ -4,7 +4,7 @@ use super::callbacks::Followers;
 use super::inner::{Inner, check_chunksize};
 use super::result::bytes_of;
 use crate::chunk::ChunkReader;
-use crate::client::{Args, Client, Outcome, ResultBytes, Sink, TaskSpec};
+use crate::client::{Args, Books, Client, Outcome, ResultBytes, Sink, Target, TaskSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::slot::Shape;
@@ -23,7 +23,7 @@ pub(crate) enum Patience {
 }
 
 /// The archived item, or why it is none, and the item.
-type ArgsOrItem<T> = Result<Args, (Error, T)>;
+pub(crate) type ArgsOrItem<T> = Result<Args, (Error, T)>;
 
 /// A function and how items become calls of it: one alone, or a chunk of several as one task.
 pub(crate) struct Calls<T> {
@@ -40,7 +40,8 @@ impl<T: Payload> Calls<T> {
     pub(crate) fn items<M, F: Task<(T,), M>>(f: F) -> Result<Self> {
         let one = |client: &Client, item: T, patience| {
             let args = (item,);
-            archive(client, patience, || Args::archive(&client.arena, &args)).map_err(|error| (error, args.0))
+            let archived = archive(client, patience, || Args::of_task::<_, M, F>(&client.arena, &args));
+            archived.map_err(|error| (error, args.0))
         };
         Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Items, one })
     }
@@ -48,7 +49,8 @@ impl<T: Payload> Calls<T> {
     /// Each item is the tuple of all arguments.
     pub(crate) fn tuples<M, F: Task<T, M>>(f: F) -> Result<Self> {
         let one = |client: &Client, item: T, patience| {
-            archive(client, patience, || Args::archive(&client.arena, &item)).map_err(|error| (error, item))
+            let archived = archive(client, patience, || Args::of_task::<_, M, F>(&client.arena, &item));
+            archived.map_err(|error| (error, item))
         };
         Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Tuples, one })
     }
@@ -59,12 +61,12 @@ impl<T: Payload> Calls<T> {
         client: &Client,
         item: T,
         patience: Patience,
-        sink: Arc<dyn Sink>,
+        to: Target,
         tag: u64,
     ) -> Result<(), (Error, Option<T>)> {
         let args = (self.one)(client, item, patience).map_err(|(error, item)| (error, Some(item)))?;
         let shape = args.shape();
-        let submitted = client.submit(self.spec(client, args, shape), None, sink, tag);
+        let submitted = client.submit(self.spec(args, shape), None, to, tag);
         submitted.map(drop).map_err(|error| (error, None))
     }
 
@@ -74,16 +76,33 @@ impl<T: Payload> Calls<T> {
         client: &Client,
         items: &[T],
         patience: Patience,
-        sink: Arc<dyn Sink>,
+        to: Target,
         tag: u64,
     ) -> Result<()> {
         let args = archive(client, patience, || Args::archive_items(&client.arena, items))?;
         let range = (0, items.len() as u32);
-        client.submit(self.spec(client, args, self.chunk), Some(range), sink, tag).map(drop)
+        client.submit(self.spec(args, self.chunk), Some(range), to, tag).map(drop)
     }
 
-    fn spec(&self, client: &Client, args: Args, shape: Shape) -> TaskSpec {
-        TaskSpec { func: self.func, name: self.name, args, shape, max_attempts: client.max_attempts() }
+    /// The arguments of the call for one item, archived.
+    #[inline]
+    pub(crate) fn prepare(&self, client: &Client, item: T, patience: Patience) -> ArgsOrItem<T> {
+        (self.one)(client, item, patience)
+    }
+
+    /// The call with these arguments.
+    pub(crate) fn call(&self, args: Args) -> TaskSpec {
+        let shape = args.shape();
+        self.spec(args, shape)
+    }
+
+    /// The function, and its name for messages.
+    pub(crate) fn function(&self) -> (FuncWord, &'static str) {
+        (self.func, self.name)
+    }
+
+    fn spec(&self, args: Args, shape: Shape) -> TaskSpec {
+        TaskSpec { func: self.func, name: self.name, args, shape }
     }
 }
 
@@ -210,7 +229,7 @@ impl MapSink {
 }
 
 impl Sink for MapSink {
-    fn deliver(&self, tag: u64, outcome: Outcome) {
+    fn deliver(&self, tag: u64, outcome: Outcome, _: &mut Books) {
         let (first, piece) = Piece::new(outcome);
         self.add(tag as usize + first as usize, piece);
     }
@@ -247,11 +266,13 @@ impl<R: Payload> MapResult<R> {
             let result = if chunksize == 1 {
                 let item = items.next().expect("counted above");
                 let tag = start as u64;
-                let result = calls.submit_one(&inner.client, item, Patience::Wait, sink.clone(), tag);
+                let to = Target::Sink(sink.clone());
+                let result = calls.submit_one(&inner.client, item, Patience::Wait, to, tag);
                 result.map_err(|(error, _)| error)
             } else {
                 let chunk: Vec<T> = items.by_ref().take(chunksize).collect();
-                calls.submit_chunk(&inner.client, &chunk, Patience::Wait, sink.clone(), start as u64)
+                let to = Target::Sink(sink.clone());
+                calls.submit_chunk(&inner.client, &chunk, Patience::Wait, to, start as u64)
             };
             let end = (start + chunksize).min(len);
             if let Err(error) = result {

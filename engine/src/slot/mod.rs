@@ -33,9 +33,16 @@ impl<const N: usize> Bytes<N> {
     /// A private copy, so that nobody can change what is read from it.
     #[inline]
     pub(crate) fn copy(&self) -> [u8; N] {
-        // SAFETY: in bounds; the copy is of plain bytes. The caller owns the bytes by the slot's word;
-        // a process that breaks that rule changes values, which every reader validates.
-        unsafe { std::ptr::read_volatile(self.0.get()) }
+        let mut copy = [0; N];
+        let (words, rest) = copy.as_chunks_mut::<8>();
+        const { assert!(N.is_multiple_of(8)) };
+        debug_assert!(rest.is_empty());
+        for (at, word) in words.iter_mut().enumerate() {
+            // SAFETY: in bounds, aligned as the type is; plain bytes. The caller owns the bytes by the slot's
+            // word; a process that breaks that rule changes values, which every reader validates.
+            *word = unsafe { self.0.get().cast::<u64>().add(at).read_volatile() }.to_ne_bytes();
+        }
+        copy
     }
 
     /// Writes the first bytes; the caller owns the area by the slot's word.

@@ -4,7 +4,7 @@ use super::{Claimed, Leave, Worker};
 use crate::ring::{BATCH, Hint};
 use crate::segment::PoolState;
 use crate::slot::{State, Word};
-use crate::sync::{Ordering, spin_loop};
+use crate::sync::{Ordering, prefetch_to_write, spin_loop};
 use crate::worker::FuncWord;
 use std::time::Duration;
 
@@ -23,14 +23,19 @@ impl Worker<'_> {
         if self.stopping() {
             return Err(Leave::PoolEnded);
         }
-        // Straight from one task to the next, without telling anybody.
+        // Straight from one task to the next. The claim is the barrier for what is owed to others.
         if let Some(task) = self.look() {
+            if std::mem::take(&mut self.untold) {
+                self.segment.sleep().wake_sleepers_behind_rmw();
+            }
             // Before this worker gets busy.
-            if self.segment.places() > 2 && self.backlog() {
-                self.pass_on();
+            if self.segment.places() > 2 {
+                let backlog = |&lane: &usize| self.backlog_in(lane);
+                self.segment.bell().pass_on_behind_claim(self.index, self.lanes.clone(), backlog);
             }
             return Ok(task);
         }
+        self.tell_client();
         loop {
             if let Some(task) = self.search() {
                 return Ok(task);
@@ -45,6 +50,7 @@ impl Worker<'_> {
         let task = self.look().or_else(|| self.steal());
         task.is_some_and(|task| {
             self.run(task);
+            self.tell_client();
             true
         })
     }
@@ -92,6 +98,14 @@ impl Worker<'_> {
         };
         let count = segment.ready(lane).claim(most, segment.window(self.index), |slot| Hint::new(0, slot));
         (self.next, self.claimed) = (0, count);
+        for i in 0..count {
+            // All at once, and for writing: the claim of one would wait for it, and the next for the next.
+            if let Some(slot) =
+                segment.window(self.index).get(i).get().and_then(|(_, n)| segment.slots().get(n as usize))
+            {
+                prefetch_to_write(&slot.word);
+            }
+        }
         count > 0
     }
 

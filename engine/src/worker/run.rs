@@ -71,7 +71,7 @@ impl Worker<'_> {
             }
         }
         segment.completions(self.index).push(task.slot);
-        segment.sleep().wake_sleepers();
+        self.untold = true; // until the next claim, which is a barrier, or until there is none
         self.trimmed = false;
         self.tasks = self.tasks.wrapping_add(1);
         // Release pairs with `Client::look_behind`: whoever sees this sees T3.
