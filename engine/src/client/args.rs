@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::payload::{Grow, Payload, Span, put, put_items};
 use crate::segment::Segment;
 use crate::shared_slice::Collect;
-use crate::slot::{ArgsHandle, CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
+use crate::slot::{ArgWords, ArgsHandle, CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
 use crate::task::Task;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,7 +94,7 @@ pub(crate) struct Args {
 /// Where arguments lie.
 #[derive(Clone)]
 pub(crate) enum ArgsBytes {
-    Inline { bytes: [u8; INLINE_ARGS], len: u8 },
+    Inline { words: ArgWords, len: u8 },
     Block(Arc<ArgsBlock>),
 }
 
@@ -138,7 +138,7 @@ impl Args {
         let collect = Collect::begin();
         let (_, len) = put(value, span, &mut memory)?;
         let bytes = match memory.block {
-            None => ArgsBytes::Inline { bytes: first.0, len: len as u8 },
+            None => ArgsBytes::Inline { words: bytemuck::cast(first.0), len: len as u8 },
             Some(mut block) => {
                 block.len = len;
                 ArgsBytes::Block(Arc::new(block))
@@ -150,25 +150,24 @@ impl Args {
     /// [`archive`](Self::archive) of the arguments for a task.
     #[inline]
     pub(crate) fn of_task<A: Payload, M, F: Task<A, M>>(arena: &Arc<ClientArena>, args: &A) -> Result<Self> {
-        let mut bytes = [0; INLINE_ARGS];
-        match F::copy_args(args, &mut bytes[..arena.inline]) {
-            Some(len) => Ok(Args { bytes: ArgsBytes::Inline { bytes, len: len as u8 }, arrays: None }),
-            None => Self::archive(arena, args),
+        let mut words = ArgWords::default();
+        match F::copy_args(args, bytemuck::cast_mut(&mut words)) {
+            Some(len) if len <= arena.inline => {
+                Ok(Args { bytes: ArgsBytes::Inline { words, len: len as u8 }, arrays: None })
+            }
+            _ => Self::archive(arena, args),
         }
     }
 
     /// What stands for them in the slot, and how many bytes of that are the arguments themselves. `items` is
     /// the range of a chunk.
     #[inline]
-    pub(super) fn words(&self, items: Option<(u32, u32)>) -> ([u8; INLINE_ARGS], usize) {
+    pub(super) fn words(&self, items: Option<(u32, u32)>) -> (ArgWords, usize) {
         match &self.bytes {
-            ArgsBytes::Inline { bytes, len } => (*bytes, usize::from(*len)),
+            ArgsBytes::Inline { words, len } => (*words, usize::from(*len)),
             ArgsBytes::Block(block) => {
                 let (first, end) = items.unwrap_or((0, 0));
-                let handle = ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end };
-                let mut bytes = [0; INLINE_ARGS];
-                bytes[..24].copy_from_slice(&handle.to_bytes());
-                (bytes, 24)
+                (ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end }.words(), 0)
             }
         }
     }

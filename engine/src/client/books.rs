@@ -2,7 +2,7 @@
 //! and under one lock.
 
 use super::quarantine::{Quarantined, Resident, Suspicion};
-use super::{Args, Death, Outcome, Sink, Ticket};
+use super::{Args, Death, Outcome, Sink, Ticket, Tiny};
 use crate::error::Error;
 use crate::segment::LANES;
 use crate::slot::Shape;
@@ -22,6 +22,13 @@ pub(crate) enum Target {
     Stream(u32),
     /// To the thread that waits for it, which has the ticket's number.
     Caller,
+}
+
+/// The outcome of a call that its caller takes.
+pub(crate) enum Taken {
+    /// It returned this.
+    Tiny(Tiny),
+    Outcome(Box<Outcome>),
 }
 
 /// A sink that many tasks share.
@@ -86,7 +93,24 @@ impl InFlight {
                     stream.sink = (stream.open || stream.tasks > 0).then_some(sink);
                 }
             }
-            Target::Caller => books.stash.push((self.tag, outcome)),
+            Target::Caller => books.stash.push((self.tag, Taken::Outcome(Box::new(outcome)))),
+        }
+    }
+
+    /// The same for a value of up to eight bytes, which stays in registers.
+    #[inline]
+    pub(super) fn deliver_tiny(&self, value: Tiny, books: &mut Books) {
+        match &self.to {
+            Target::Sink(sink) => sink.deliver_tiny(self.tag, value, books),
+            Target::Stream(stream) => {
+                let stream = *stream as usize;
+                if let Some(sink) = books.streams[stream].sink.take() {
+                    sink.deliver_tiny(self.tag, value, books);
+                    let stream = &mut books.streams[stream];
+                    stream.sink = (stream.open || stream.tasks > 0).then_some(sink);
+                }
+            }
+            Target::Caller => books.stash.push((self.tag, Taken::Tiny(value))),
         }
     }
 
@@ -146,7 +170,7 @@ pub(crate) struct Books {
     /// What speaks against the words of slots, by their number.
     pub(super) suspicions: HashMap<u32, Suspicion>,
     /// Outcomes for waiting callers, by the number of their ticket.
-    stash: Vec<(u64, Outcome)>,
+    stash: Vec<(u64, Taken)>,
     /// Tickets that callers have.
     callers: u64,
     pub(super) deaths: VecDeque<Death>,
@@ -269,7 +293,7 @@ impl Books {
 
     /// The outcome for the caller with this ticket, once it is there.
     #[inline]
-    pub(crate) fn take_outcome(&mut self, ticket: Ticket) -> Option<Outcome> {
+    pub(crate) fn take_outcome(&mut self, ticket: Ticket) -> Option<Taken> {
         let at = self.stash.iter().position(|&(caller, _)| caller == ticket.caller)?;
         Some(self.stash.swap_remove(at).1)
     }

@@ -1,12 +1,12 @@
 //! Taking results out of slots.
 
 use super::books::Chunk;
-use super::result_bytes::{ResultBlock, Short};
+use super::result_bytes::{ResultBlock, Short, Tiny};
 use super::{Books, Client, Death, InFlight, Outcome, ResultBytes};
 use crate::arena::{Adoption, Class, EXTENT, WORDS_PER_EXTENT};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::recovery::{CLIENT, block_word, named_block};
-use crate::slot::{Answer, Check, INLINE_RESULT, Owner, Place, Slot, State as SlotState, Word};
+use crate::slot::{Answer, Check, Owner, Place, Slot, State as SlotState, Word};
 use crate::sync::{Ordering, prefetch_to_write};
 use crate::task::{Status, failure};
 
@@ -92,14 +92,32 @@ impl Client {
     }
 
     /// Takes the outcome of a slot, if it has one; `true` if it had.
+    #[inline]
     pub(super) fn consume(&self, state: &mut Books, number: u32) -> bool {
         let Some(entry) = state.entries.get(number as usize) else { return false };
-        if entry.task.is_none() {
-            return false; // a stale hint
-        }
+        let Some(task) = &entry.task else { return false }; // a stale hint
         let generation = entry.generation;
         let slot = self.segment.slot(number);
         let word = slot.word().load();
+        // What most tasks come to, in one line of the slot.
+        if word.is_done_in(generation)
+            && task.kept.is_none()
+            && self.checked.is_none()
+            && let Some(len) = Answer::tiny(slot.answer.load(Ordering::Relaxed), Status::Value as u32)
+        {
+            let value = Tiny { word: slot.tiny.load(Ordering::Relaxed), len };
+            if let Some(task) = self.release_slot(state, number) {
+                task.deliver_tiny(value, state);
+            }
+            return true;
+        }
+        self.consume_any(state, number, generation, word)
+    }
+
+    /// The same for all outcomes.
+    #[inline(never)]
+    fn consume_any(&self, state: &mut Books, number: u32, generation: u32, word: Word) -> bool {
+        let slot = self.segment.slot(number);
         let wrong = || {
             Error::corrupted(format!("slot {number} is {word:?} ({:#x}) in generation {generation}", word.0))
         };
@@ -151,11 +169,10 @@ impl Client {
         };
         let check = self.checked.map(|pool| Check::begin(pool, number, word.generation()));
         let bytes = match answer.place {
-            Place::Tiny => {
-                let mut bytes = Short([0; INLINE_RESULT]);
-                bytes.0[..8].copy_from_slice(&slot.tiny.load(Ordering::Relaxed).to_ne_bytes());
-                ResultBytes::Short { bytes, len: answer.short_len as u8 }
-            }
+            Place::Tiny => ResultBytes::Tiny(Tiny {
+                word: slot.tiny.load(Ordering::Relaxed),
+                len: answer.short_len as u8,
+            }),
             Place::Inline => {
                 ResultBytes::Short { bytes: Short(slot.inline.copy()), len: answer.short_len as u8 }
             }
@@ -164,7 +181,7 @@ impl Client {
                 self.block(slot, word, Some(len), guest, check.map(|check| (check, raw)))?
             }
         };
-        if let (Some(check), ResultBytes::Short { .. }) = (check, &bytes)
+        if let (Some(check), ResultBytes::Tiny(_) | ResultBytes::Short { .. }) = (check, &bytes)
             && slot.len.load(Ordering::Relaxed) != check.of_short(raw, bytes.as_slice())
         {
             return Err(Error::corrupted(format!("the result in slot {number} was written over")));

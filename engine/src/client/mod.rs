@@ -19,9 +19,9 @@ use crate::slot::Owner;
 use crate::sync::Ordering;
 use crate::sync::private::PrivateU32;
 pub(crate) use args::{Args, ArgsBlock, ArgsBytes, ClientArena};
-pub(crate) use books::{Books, Target, UnderBooks};
+pub(crate) use books::{Books, Taken, Target, UnderBooks};
 use books::{Chunk, InFlight, Kept};
-pub(crate) use result_bytes::{Holdings, ResultBytes};
+pub(crate) use result_bytes::{Holdings, ResultBytes, Tiny};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 pub(crate) use submit::TaskSpec;
@@ -44,6 +44,12 @@ pub(crate) trait Sink: Send + Sync {
     /// `tag` is what was given at submission. `books` are the client's, locked: this must be quick and submit
     /// nothing.
     fn deliver(&self, tag: u64, outcome: Outcome, books: &mut Books);
+
+    /// The same for a value of up to eight bytes.
+    fn deliver_tiny(&self, tag: u64, value: Tiny, books: &mut Books) {
+        let bytes = ResultBytes::Tiny(value);
+        self.deliver(tag, Outcome::Answer { status: crate::task::Status::Value as u32, bytes }, books);
+    }
 }
 
 /// How a process of the pool ended, and what it was doing.

@@ -2,7 +2,7 @@
 
 use super::{Args, ArgsBytes, Books, Chunk, Client, InFlight, Kept, Sink, Target, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::slot::{CHECKED_ARGS, Check, INLINE_ARGS, Meta, Shape};
+use crate::slot::{ArgWords, CHECKED_ARGS, Check, Meta, Shape};
 use crate::sync::Ordering;
 use crate::worker::FuncWord;
 use std::collections::VecDeque;
@@ -156,38 +156,39 @@ impl Client {
     }
 
     /// T1 and its hint, which workers see once it is [published](Self::publish). The slot is ours and free.
+    #[inline]
     fn place(
         &self,
         state: &mut Books,
         number: u32,
-        spec: TaskSpec,
+        TaskSpec { func, name, args, shape }: TaskSpec,
         items: Option<(u32, u32)>,
         to: Target,
         tag: u64,
     ) -> Ticket {
-        let TaskSpec { func, name, args, shape } = spec;
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { tag };
         let words = args.words(items);
-        let in_slot = matches!(args, Args { bytes: ArgsBytes::Inline { .. }, arrays: None });
-        let kept = if in_slot {
-            None
-        } else {
-            let chunk = items.map(|items| Chunk { shape, items, item_attempts: 1, idle_deaths: 0 });
-            Some(Box::new(Kept { args, chunk }))
+        let kept = match args {
+            Args { bytes: ArgsBytes::Inline { .. }, arrays: None } => None,
+            args => {
+                let chunk = items.map(|items| Chunk { shape, items, item_attempts: 1, idle_deaths: 0 });
+                Some(Box::new(Kept { args, chunk }))
+            }
         };
         self.put(state, number, func, shape, words, InFlight { to, tag, function, kept })
     }
 
-    /// The same for a task that has been noted before: the words of its arguments and how many are meant
-    /// come with it.
+    /// The same for a task that has been noted before, with the words of its arguments and how many bytes of them
+    /// are the arguments themselves.
+    #[inline]
     fn put(
         &self,
         state: &mut Books,
         number: u32,
         func: FuncWord,
         shape: Shape,
-        (mut bytes, len): ([u8; INLINE_ARGS], usize),
+        (mut words, len): (ArgWords, usize),
         task: InFlight,
     ) -> Ticket {
         let slot = self.segment.slot(number);
@@ -196,10 +197,10 @@ impl Client {
         let meta = Meta { shape, max_attempts: self.max_attempts, inline_len };
         if let Some(pool) = self.checked {
             let check = Check::begin(pool, number, generation);
-            let sum = check.of_task(func.0, meta.pack(), &bytes[..CHECKED_ARGS]);
-            bytes[CHECKED_ARGS..].copy_from_slice(&sum.to_ne_bytes());
+            words[CHECKED_ARGS / 8] =
+                check.of_task(func.0, meta.pack(), &bytemuck::bytes_of(&words)[..CHECKED_ARGS]);
         }
-        slot.args.fill(&bytes);
+        slot.args.put(&words);
         if task.chunk().is_some() {
             slot.handle.store(0, Ordering::Relaxed);
             slot.done.store(0, Ordering::Relaxed);
@@ -295,6 +296,7 @@ impl Client {
     }
 
     /// T4: the slot of a terminal task goes back to the free list.
+    #[inline]
     pub(super) fn release_slot(&self, state: &mut Books, number: u32) -> Option<InFlight> {
         let task = state.leave(number);
         let entry = &mut state.entries[number as usize];

@@ -68,7 +68,7 @@ impl Client {
         &self,
         ticket: Ticket,
         fresh: bool,
-        take: &mut dyn FnMut(&mut Books) -> Option<R>,
+        mut take: impl FnMut(&mut Books) -> Option<R>,
         deadline: Option<Instant>,
     ) -> Option<R> {
         let word = self.segment.slot(ticket.slot).word();

@@ -2,7 +2,7 @@
 
 use super::inner::{Inner, check_chunksize};
 use super::map::{Calls, Patience, Piece};
-use crate::client::{Args, Books, Outcome, Sink, Target, UnderBooks};
+use crate::client::{Args, Books, Outcome, ResultBytes, Sink, Target, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateUsize};
@@ -61,6 +61,12 @@ impl Sink for StreamSink {
         let arrived = self.arrived(books);
         arrived.push_back((tag + u64::from(first), piece));
         // Only holders of the books write it.
+        self.count.store(arrived.len(), Private::Release);
+    }
+
+    fn deliver_tiny(&self, tag: u64, value: Tiny, books: &mut Books) {
+        let arrived = self.arrived(books);
+        arrived.push_back((tag, Piece::One(ResultBytes::Tiny(value))));
         self.count.store(arrived.len(), Private::Release);
     }
 }

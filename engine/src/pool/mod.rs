@@ -7,7 +7,7 @@ mod inner;
 mod map;
 mod result;
 
-use crate::client::Target;
+use crate::client::{Taken, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::shared_slice::{Pod, SliceMut};
@@ -91,9 +91,11 @@ impl Pool {
         self.inner.check_running()?;
         let client = &self.inner.client;
         let ticket = self.inner.submit_call(f, &args, Target::Caller, 0)?;
-        let outcome = client.wait_for(ticket, true, &mut |books| books.take_outcome(ticket), None);
-        let outcome = outcome.ok_or_else(|| Error::corrupted("a wait ended without a result"))?;
-        payload::take(bytes_of(outcome)?.as_slice())
+        match client.wait_for(ticket, true, |books| books.take_outcome(ticket), None) {
+            Some(Taken::Tiny(value)) => payload::take(value.as_slice()),
+            Some(Taken::Outcome(outcome)) => payload::take(bytes_of(*outcome)?.as_slice()),
+            None => Err(Error::corrupted("a wait ended without a result")),
+        }
     }
 
     /// Calls `f` in a worker; the result can be fetched later.

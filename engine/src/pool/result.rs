@@ -2,7 +2,7 @@
 
 use super::callbacks::Followers;
 use super::inner::Inner;
-use crate::client::{Books, Outcome, ResultBytes, Sink, Ticket, UnderBooks};
+use crate::client::{Books, Outcome, ResultBytes, Sink, Ticket, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateU8};
@@ -30,19 +30,29 @@ const DONE: u8 = 2;
 impl Sink for Single {
     #[inline]
     fn deliver(&self, _tag: u64, outcome: Outcome, books: &mut Books) {
+        self.settle(bytes_of(outcome), books);
+    }
+
+    #[inline]
+    fn deliver_tiny(&self, _tag: u64, value: Tiny, books: &mut Books) {
+        self.settle(Ok(ResultBytes::Tiny(value)), books);
+    }
+}
+
+impl Single {
+    #[inline]
+    fn settle(&self, outcome: Result<ResultBytes>, books: &mut Books) {
         if self.outcome().is_some() {
             return;
         }
         // SAFETY: a call is submitted to one client, and nobody reads the outcome before the state says `DONE`.
-        unsafe { *self.outcome.get(books) = Some(bytes_of(outcome)) };
+        unsafe { *self.outcome.get(books) = Some(outcome) };
         // Release pairs with `outcome`, Acquire with `follow`.
         if self.state.swap(DONE, Private::AcqRel) == FOLLOWED {
             self.followers.release();
         }
     }
-}
 
-impl Single {
     #[inline]
     fn outcome(&self) -> Option<&Result<ResultBytes>> {
         if self.state.load(Private::Acquire) != DONE {
@@ -135,8 +145,8 @@ impl<R: Payload> AsyncResult<R> {
             return false;
         }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        let mut ready = |_: &mut Books| self.single.outcome().is_some().then_some(());
-        self.inner.client.wait_for(self.ticket, false, &mut ready, deadline).is_some()
+        let ready = |_: &mut Books| self.single.outcome().is_some().then_some(());
+        self.inner.client.wait_for(self.ticket, false, ready, deadline).is_some()
     }
 
     /// Whether there is a result, good or bad.

@@ -21,7 +21,7 @@ pub trait Arguments: Payload {
 
     /// Writes the archive to `out`, which is zero, if it is a copy of the arguments and fits: how long it is.
     #[doc(hidden)]
-    fn copy_to(&self, out: &mut [u8]) -> Option<usize>;
+    fn copy_to(&self, out: &mut [u8; 32]) -> Option<usize>;
 }
 
 /// A function that can be called with the archive of `Args`. `Views` is inferred and says for each
@@ -53,7 +53,7 @@ impl Arguments for () {
     type Item = ();
 
     #[inline]
-    fn copy_to(&self, _: &mut [u8]) -> Option<usize> {
+    fn copy_to(&self, _: &mut [u8; 32]) -> Option<usize> {
         Some(0)
     }
 }
@@ -79,7 +79,7 @@ impl<A: Payload> Arguments for (A,) {
     type Item = A;
 
     #[inline]
-    fn copy_to(&self, out: &mut [u8]) -> Option<usize> {
+    fn copy_to(&self, out: &mut [u8; 32]) -> Option<usize> {
         copy_field(&self.0, offset_of!(ArchivedTuple1<A::Archived>, 0), out)?;
         Some(size_of::<ArchivedTuple1<A::Archived>>())
     }
@@ -87,7 +87,7 @@ impl<A: Payload> Arguments for (A,) {
 
 /// Copies one argument to its place in the archive.
 #[inline]
-fn copy_field<A: Payload>(argument: &A, at: usize, out: &mut [u8]) -> Option<()> {
+fn copy_field<A: Payload>(argument: &A, at: usize, out: &mut [u8; 32]) -> Option<()> {
     let bytes = flat_bytes(argument)?;
     out.get_mut(at..)?.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(())
@@ -186,7 +186,7 @@ macro_rules! arguments {
             type Item = Self;
 
             #[inline]
-            fn copy_to(&self, out: &mut [u8]) -> Option<usize> {
+            fn copy_to(&self, out: &mut [u8; 32]) -> Option<usize> {
                 let len = size_of::<<Self as Archive>::Archived>();
                 if len > out.len() {
                     return None;

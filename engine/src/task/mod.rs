@@ -68,7 +68,7 @@ pub trait Task<Args, Marker>: Copy + Send + Sync + 'static {
 
     /// Writes the archive of `args` to `out`, which is zero, if that is a copy and fits: how long it is.
     #[doc(hidden)]
-    fn copy_args(args: &Args, out: &mut [u8]) -> Option<usize>;
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize>;
 }
 
 /// How a worker finds a function.
@@ -113,7 +113,7 @@ where
     }
 
     #[inline]
-    fn copy_args(args: &Args, out: &mut [u8]) -> Option<usize> {
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize> {
         args.copy_to(out)
     }
 }
@@ -174,7 +174,7 @@ where
     }
 
     #[inline]
-    fn copy_args(args: &Args, out: &mut [u8]) -> Option<usize> {
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize> {
         args.copy_to(out)
     }
 }
@@ -197,7 +197,7 @@ where
     }
 
     #[inline]
-    fn copy_args(args: &Args, out: &mut [u8]) -> Option<usize> {
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize> {
         args.copy_to(out)
     }
 }

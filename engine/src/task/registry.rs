@@ -187,7 +187,7 @@ impl<Args: Arguments, V: Payload> Task<Args, ByName> for Named<Args, V> {
         self.name
     }
 
-    fn copy_args(args: &Args, out: &mut [u8]) -> Option<usize> {
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize> {
         args.copy_to(out)
     }
 }
