@@ -150,21 +150,32 @@ impl Args {
     /// [`archive`](Self::archive) of the arguments for a task.
     #[inline]
     pub(crate) fn of_task<A: Payload, M, F: Task<A, M>>(arena: &Arc<ClientArena>, args: &A) -> Result<Self> {
-        let mut words = ArgWords::default();
-        match F::copy_args(args, bytemuck::cast_mut(&mut words)) {
-            Some(len) if len <= arena.inline => {
-                Ok(Args { bytes: ArgsBytes::Inline { words, len: len as u8 }, arrays: None })
-            }
-            _ => Self::archive(arena, args),
+        match Self::short::<A, M, F>(arena, args) {
+            Some((words, len)) => Ok(Self::of_words(words, len)),
+            None => Self::archive(arena, args),
         }
+    }
+
+    /// Arguments that are in the first `len` bytes of these words, and refer to nothing.
+    #[inline]
+    pub(crate) fn of_words(words: ArgWords, len: usize) -> Self {
+        Args { bytes: ArgsBytes::Inline { words, len: len as u8 }, arrays: None }
+    }
+
+    /// The words of the arguments for a task, and how many bytes of them they are, if they are plain and fit.
+    #[inline]
+    pub(crate) fn short<A, M, F: Task<A, M>>(arena: &ClientArena, args: &A) -> Option<(ArgWords, usize)> {
+        let mut words = ArgWords::default();
+        let len = F::copy_args(args, bytemuck::cast_mut(&mut words))?;
+        (len <= arena.inline).then_some((words, len))
     }
 
     /// What stands for them in the slot, and how many bytes of that are the arguments themselves. `items` is
     /// the range of a chunk.
     #[inline]
-    pub(super) fn words(&self, items: Option<(u32, u32)>) -> (ArgWords, usize) {
+    pub(super) fn words(&self, items: Option<(u32, u32)>) -> (ArgWords, u8) {
         match &self.bytes {
-            ArgsBytes::Inline { words, len } => (*words, usize::from(*len)),
+            ArgsBytes::Inline { words, len } => (*words, *len),
             ArgsBytes::Block(block) => {
                 let (first, end) = items.unwrap_or((0, 0));
                 (ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end }.words(), 0)

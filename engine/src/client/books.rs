@@ -33,7 +33,7 @@ pub(crate) enum Taken {
 
 /// A sink that many tasks share.
 pub(super) struct Stream {
-    /// `None` while it is being told something.
+    /// `None` once nobody listens.
     sink: Option<Arc<dyn Sink>>,
     /// Its tasks that are on their way.
     tasks: usize,
@@ -81,36 +81,17 @@ impl InFlight {
     }
 
     /// Hands an outcome to whoever waits for it.
-    #[inline]
     pub(super) fn deliver(&self, outcome: Outcome, books: &mut Books) {
         match &self.to {
-            Target::Sink(sink) => sink.deliver(self.tag, outcome, books),
-            Target::Stream(stream) => {
-                let stream = *stream as usize;
-                if let Some(sink) = books.streams[stream].sink.take() {
-                    sink.deliver(self.tag, outcome, books);
-                    let stream = &mut books.streams[stream];
-                    stream.sink = (stream.open || stream.tasks > 0).then_some(sink);
+            Target::Sink(sink) => sink.deliver(self.tag, outcome, &mut books.key),
+            Target::Stream(number) => {
+                let stream = &mut books.streams[*number as usize];
+                if let Some(sink) = &stream.sink {
+                    sink.deliver(self.tag, outcome, &mut books.key);
                 }
+                stream.let_go();
             }
             Target::Caller => books.stash.push((self.tag, Taken::Outcome(Box::new(outcome)))),
-        }
-    }
-
-    /// The same for a value of up to eight bytes, which stays in registers.
-    #[inline]
-    pub(super) fn deliver_tiny(&self, value: Tiny, books: &mut Books) {
-        match &self.to {
-            Target::Sink(sink) => sink.deliver_tiny(self.tag, value, books),
-            Target::Stream(stream) => {
-                let stream = *stream as usize;
-                if let Some(sink) = books.streams[stream].sink.take() {
-                    sink.deliver_tiny(self.tag, value, books);
-                    let stream = &mut books.streams[stream];
-                    stream.sink = (stream.open || stream.tasks > 0).then_some(sink);
-                }
-            }
-            Target::Caller => books.stash.push((self.tag, Taken::Tiny(value))),
         }
     }
 
@@ -123,6 +104,19 @@ impl InFlight {
         self.deliver(outcome, books);
     }
 }
+
+impl Stream {
+    /// Drops the sink once nobody listens and nothing will come.
+    #[inline]
+    fn let_go(&mut self) {
+        if !self.open && self.tasks == 0 {
+            self.sink = None;
+        }
+    }
+}
+
+/// Whoever has it holds the books. A client has one.
+pub(crate) struct Key(());
 
 #[derive(Default)]
 pub(super) struct Entry {
@@ -175,6 +169,7 @@ pub(crate) struct Books {
     callers: u64,
     pub(super) deaths: VecDeque<Death>,
     streams: Vec<Stream>,
+    key: Key,
     functions: Vec<Function>,
     /// The one of the last task.
     last_function: u32,
@@ -203,6 +198,7 @@ impl Books {
             callers: 0,
             deaths: VecDeque::new(),
             streams: Vec::new(),
+            key: Key(()),
             functions: Vec::new(),
             last_function: 0,
         }
@@ -250,9 +246,7 @@ impl Books {
     pub(super) fn close_stream(&mut self, number: u32) {
         let stream = &mut self.streams[number as usize];
         stream.open = false;
-        if stream.tasks == 0 {
-            stream.sink = None;
-        }
+        stream.let_go();
     }
 
     /// Notes a task in its slot.
@@ -266,6 +260,34 @@ impl Books {
         self.worked = true;
     }
 
+    /// Takes a task whose arguments are in its slot out of the books and hands its value to whoever waits for it.
+    /// Nothing of it is moved: all goes by registers.
+    #[inline]
+    pub(super) fn settle_tiny(&mut self, number: u32, value: Tiny) {
+        let task = &mut self.entries[number as usize].task;
+        match task {
+            Some(InFlight { to: Target::Stream(stream), tag, .. }) => {
+                let (stream, tag) = (&mut self.streams[*stream as usize], *tag);
+                *task = None;
+                stream.tasks -= 1;
+                if let Some(sink) = &stream.sink {
+                    sink.deliver_tiny(tag, value, &mut self.key);
+                }
+                stream.let_go();
+            }
+            Some(InFlight { to: Target::Caller, tag, .. }) => {
+                self.stash.push((*tag, Taken::Tiny(value)));
+                *task = None;
+            }
+            Some(InFlight { to: Target::Sink(sink), tag, .. }) => {
+                sink.deliver_tiny(*tag, value, &mut self.key);
+                *task = None;
+            }
+            None => return,
+        }
+        self.in_flight -= 1;
+    }
+
     /// Forgets the task in a slot. Its outcome is delivered before anything else is submitted.
     #[inline]
     pub(super) fn leave(&mut self, number: u32) -> Option<InFlight> {
@@ -275,6 +297,11 @@ impl Books {
             self.streams[stream as usize].tasks -= 1;
         }
         Some(task)
+    }
+
+    /// Proof that the books are held.
+    pub(crate) fn key(&mut self) -> &mut Key {
+        &mut self.key
     }
 
     pub(super) fn remember(&mut self, death: Death) {
@@ -303,7 +330,7 @@ impl Books {
 #[derive(Default)]
 pub(crate) struct UnderBooks<T>(UnsafeCell<T>);
 
-// SAFETY: whoever gets at the value holds the books, of which its client has one.
+// SAFETY: whoever gets at the value holds the key, of which its client has one.
 unsafe impl<T: Send> Sync for UnderBooks<T> {}
 
 impl<T> UnderBooks<T> {
@@ -311,12 +338,12 @@ impl<T> UnderBooks<T> {
     ///
     /// # Safety
     ///
-    /// All calls are with the books of the same client, and nobody has a reference from another way.
+    /// All calls are with the key of the same client, and nobody has a reference from another way.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "the books are what is borrowed mutably")]
-    pub(crate) unsafe fn get<'a>(&'a self, _books: &'a mut Books) -> &'a mut T {
-        // SAFETY: the books are locked and borrowed for as long as the value is, and by contract they are
-        // the ones of every other call.
+    #[expect(clippy::mut_from_ref, reason = "the key is what is borrowed mutably")]
+    pub(crate) unsafe fn get<'a>(&'a self, _key: &'a mut Key) -> &'a mut T {
+        // SAFETY: the books are locked, and their key is borrowed for as long as the value is; by contract it is
+        // the one of every other call.
         unsafe { &mut *self.0.get() }
     }
 

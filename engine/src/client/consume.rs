@@ -106,9 +106,8 @@ impl Client {
             && let Some(len) = Answer::tiny(slot.answer.load(Ordering::Relaxed), Status::Value as u32)
         {
             let value = Tiny { word: slot.tiny.load(Ordering::Relaxed), len };
-            if let Some(task) = self.release_slot(state, number) {
-                task.deliver_tiny(value, state);
-            }
+            self.recycle(state, number);
+            state.settle_tiny(number, value);
             return true;
         }
         self.consume_any(state, number, generation, word)

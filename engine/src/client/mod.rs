@@ -19,12 +19,12 @@ use crate::slot::Owner;
 use crate::sync::Ordering;
 use crate::sync::private::PrivateU32;
 pub(crate) use args::{Args, ArgsBlock, ArgsBytes, ClientArena};
-pub(crate) use books::{Books, Taken, Target, UnderBooks};
+pub(crate) use books::{Books, Key, Taken, Target, UnderBooks};
 use books::{Chunk, InFlight, Kept};
 pub(crate) use result_bytes::{Holdings, ResultBytes, Tiny};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-pub(crate) use submit::TaskSpec;
+pub(crate) use submit::{Call, TaskSpec};
 pub(crate) use wait::Ticket;
 
 /// What came of a task, or of a part of a chunk.
@@ -41,14 +41,13 @@ pub(crate) enum Outcome {
 
 /// Where outcomes go. All tasks of a sink are submitted to one client.
 pub(crate) trait Sink: Send + Sync {
-    /// `tag` is what was given at submission. `books` are the client's, locked: this must be quick and submit
-    /// nothing.
-    fn deliver(&self, tag: u64, outcome: Outcome, books: &mut Books);
+    /// `tag` is what was given at submission. The client's books are held: this must be quick and submit nothing.
+    fn deliver(&self, tag: u64, outcome: Outcome, key: &mut Key);
 
     /// The same for a value of up to eight bytes.
-    fn deliver_tiny(&self, tag: u64, value: Tiny, books: &mut Books) {
+    fn deliver_tiny(&self, tag: u64, value: Tiny, key: &mut Key) {
         let bytes = ResultBytes::Tiny(value);
-        self.deliver(tag, Outcome::Answer { status: crate::task::Status::Value as u32, bytes }, books);
+        self.deliver(tag, Outcome::Answer { status: crate::task::Status::Value as u32, bytes }, key);
     }
 }
 

@@ -194,7 +194,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Outcome, Sink, Target, TaskSpec};
+    use super::super::{Key, Outcome, Sink, Target, TaskSpec};
     use super::*;
     use crate::error::Exit;
     use crate::segment::{Segment, Sizes};
@@ -208,7 +208,7 @@ mod tests {
     struct Errors(Mutex<Vec<Option<Error>>>);
 
     impl Sink for Errors {
-        fn deliver(&self, _tag: u64, outcome: Outcome, _: &mut Books) {
+        fn deliver(&self, _tag: u64, outcome: Outcome, _: &mut Key) {
             let error = match outcome {
                 Outcome::Failed(error) | Outcome::Range { error, .. } => Some(error),
                 _ => None,
@@ -367,7 +367,7 @@ mod tests {
     fn progress_is_believed_with_its_check_only() {
         struct Ranges(Mutex<Vec<(u32, u32, bool)>>);
         impl Sink for Ranges {
-            fn deliver(&self, _: u64, outcome: Outcome, _: &mut Books) {
+            fn deliver(&self, _: u64, outcome: Outcome, _: &mut Key) {
                 let Outcome::Range { first, end, error } = outcome else { panic!("no results were written") };
                 self.0.lock().expect("no panic").push((first, end, error.is_worker_died()));
             }
@@ -400,7 +400,7 @@ mod tests {
     fn a_corrupt_chunk_fails_item_by_item() {
         struct Range(Mutex<Option<(u32, u32)>>);
         impl Sink for Range {
-            fn deliver(&self, _: u64, outcome: Outcome, _: &mut Books) {
+            fn deliver(&self, _: u64, outcome: Outcome, _: &mut Key) {
                 if let Outcome::Range { first, end, .. } = outcome {
                     *self.0.lock().expect("no panic") = Some((first, end));
                 }

@@ -19,6 +19,12 @@ pub(crate) struct TaskSpec {
     pub shape: Shape,
 }
 
+/// A call that is to be submitted to a stream.
+pub(crate) struct Call {
+    pub tag: u64,
+    pub args: Args,
+}
+
 impl Client {
     /// Hands a task to the workers. `items` is the range of a chunk. Waits while all slots are taken.
     pub(crate) fn submit(
@@ -55,36 +61,68 @@ impl Client {
         func: FuncWord,
         name: &'static str,
         stream: u32,
-        calls: &mut VecDeque<(u64, Args)>,
+        calls: &mut VecDeque<Call>,
     ) -> Result<()> {
         let mut state = self.lock();
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
-        if calls.is_empty() {
-            return Ok(());
-        }
         if state.free.len() < calls.len() && state.fresh == self.segment.layout.sizes.slots {
             self.poll(&mut state);
         }
-        let mut placed = false;
-        while let Some((tag, args)) = calls.pop_front() {
-            let Some(number) = self.take_slot(&mut state) else {
-                calls.push_front((tag, args));
-                break;
-            };
-            let shape = args.shape();
-            let spec = TaskSpec { func, name, args, shape };
-            self.place(&mut state, number, spec, None, Target::Stream(stream), tag);
-            placed = true;
+        let function = state.number_of(func, name);
+        let mut placed = 0;
+        for Call { tag, args } in calls.iter() {
+            let Some(number) = self.take_slot(&mut state) else { break };
+            let to = Target::Stream(stream);
+            match args {
+                Args { bytes: ArgsBytes::Inline { words, len }, arrays: None } => {
+                    let task = InFlight { to, tag: *tag, function, kept: None };
+                    self.put(&mut state, number, func, Shape::Inline, words, *len, task);
+                }
+                _ => {
+                    let spec = TaskSpec { func, name, args: args.clone(), shape: args.shape() };
+                    self.place(&mut state, number, spec, None, to, *tag);
+                }
+            }
+            placed += 1;
         }
-        if placed {
+        calls.drain(..placed);
+        if placed > 0 {
             let lane = func.lane();
             self.publish(&state, lane);
             drop(state);
             self.segment.bell().notify(lane); // once for all of them
         }
         Ok(())
+    }
+
+    /// [`submit`](Self::submit) of a call whose arguments are in these words, `len` bytes of them.
+    #[inline]
+    pub(crate) fn submit_short(
+        &self,
+        func: FuncWord,
+        name: &'static str,
+        words: &ArgWords,
+        len: usize,
+        to: Target,
+    ) -> Result<Ticket> {
+        let mut state = self.lock();
+        let slot = if state.failed.is_none() { state.free.pop() } else { None };
+        let Some(number) = slot else {
+            drop(state);
+            let args = Args::of_words(*words, len);
+            return self.submit(TaskSpec { func, name, args, shape: Shape::Inline }, None, to, 0);
+        };
+        let function = state.number_of(func, name);
+        let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
+        let task = InFlight { to, tag, function, kept: None };
+        let ticket = self.put(&mut state, number, func, Shape::Inline, words, len as u8, task);
+        let lane = func.lane();
+        self.publish(&state, lane);
+        drop(state);
+        self.segment.bell().notify(lane);
+        Ok(ticket)
     }
 
     /// Lets workers see what has been placed in a lane.
@@ -168,7 +206,7 @@ impl Client {
     ) -> Ticket {
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { tag };
-        let words = args.words(items);
+        let (words, len) = args.words(items);
         let kept = match args {
             Args { bytes: ArgsBytes::Inline { .. }, arrays: None } => None,
             args => {
@@ -176,31 +214,35 @@ impl Client {
                 Some(Box::new(Kept { args, chunk }))
             }
         };
-        self.put(state, number, func, shape, words, InFlight { to, tag, function, kept })
+        self.put(state, number, func, shape, &words, len, InFlight { to, tag, function, kept })
     }
 
-    /// The same for a task that has been noted before, with the words of its arguments and how many bytes of them
-    /// are the arguments themselves.
-    #[inline]
+    /// The same, given the words of the arguments and how many bytes of them are the arguments themselves.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "all of them stay in registers")]
     fn put(
         &self,
         state: &mut Books,
         number: u32,
         func: FuncWord,
         shape: Shape,
-        (mut words, len): (ArgWords, usize),
+        words: &ArgWords,
+        len: u8,
         task: InFlight,
     ) -> Ticket {
         let slot = self.segment.slot(number);
         let generation = state.entries[number as usize].generation;
-        let inline_len = if shape == Shape::Inline { len } else { 0 };
-        let meta = Meta { shape, max_attempts: self.max_attempts, inline_len };
-        if let Some(pool) = self.checked {
-            let check = Check::begin(pool, number, generation);
-            words[CHECKED_ARGS / 8] =
-                check.of_task(func.0, meta.pack(), &bytemuck::bytes_of(&words)[..CHECKED_ARGS]);
+        let meta = Meta { shape, max_attempts: self.max_attempts, inline_len: usize::from(len) };
+        match self.checked {
+            None => slot.args.put(words),
+            Some(pool) => {
+                let check = Check::begin(pool, number, generation);
+                let mut words = *words;
+                words[CHECKED_ARGS / 8] =
+                    check.of_task(func.0, meta.pack(), &bytemuck::bytes_of(&words)[..CHECKED_ARGS]);
+                slot.args.put(&words);
+            }
         }
-        slot.args.put(&words);
         if task.chunk().is_some() {
             slot.handle.store(0, Ordering::Relaxed);
             slot.done.store(0, Ordering::Relaxed);
@@ -236,9 +278,9 @@ impl Client {
             return task.fail(Error::corrupted("the slot of the lost part is not free"), state);
         };
         let Some(chunk) = kept.chunk else { return };
-        let words = kept.args.words(Some(chunk.items));
+        let (words, len) = kept.args.words(Some(chunk.items));
         let (func, _) = state.function(task.function);
-        self.put(state, next, func, chunk.shape, words, task);
+        self.put(state, next, func, chunk.shape, &words, len, task);
         self.publish(state, func.lane());
         self.segment.bell().notify(func.lane());
     }
@@ -295,10 +337,16 @@ impl Client {
         }
     }
 
-    /// T4: the slot of a terminal task goes back to the free list.
-    #[inline]
+    /// T4: the slot of a terminal task goes back to the free list, and the task is taken out of the books.
     pub(super) fn release_slot(&self, state: &mut Books, number: u32) -> Option<InFlight> {
         let task = state.leave(number);
+        self.recycle(state, number);
+        task
+    }
+
+    /// T4.
+    #[inline]
+    pub(super) fn recycle(&self, state: &mut Books, number: u32) {
         let entry = &mut state.entries[number as usize];
         entry.generation = self.segment.slot(number).word().recycle(entry.generation);
         if entry.waiters == 0 {
@@ -306,6 +354,5 @@ impl Client {
         } else {
             self.segment.slot(number).word().wake();
         }
-        task
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{fuzz, nonsense};
 use crate::chunk::ChunkReader;
-use crate::client::{Args, Books, Client, Death, Outcome, Sink, Target, TaskSpec};
+use crate::client::{Args, Client, Death, Key, Outcome, Sink, Target, TaskSpec};
 use crate::error::{Exit, Result};
 use crate::payload::{Payload, take};
 use crate::recovery;
@@ -70,7 +70,7 @@ impl Book {
 }
 
 impl Sink for Book {
-    fn deliver(&self, tag: u64, outcome: Outcome, _: &mut Books) {
+    fn deliver(&self, tag: u64, outcome: Outcome, _: &mut Key) {
         let mut tasks = self.tasks.lock().expect("no panic before");
         let task = tasks.get_mut(&tag).expect("a task that was submitted");
         match outcome {

@@ -2,7 +2,7 @@
 
 use super::inner::{Inner, check_chunksize};
 use super::map::{Calls, Patience, Piece};
-use crate::client::{Args, Books, Outcome, ResultBytes, Sink, Target, Tiny, UnderBooks};
+use crate::client::{Call, Key, Outcome, Sink, Target, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateUsize};
@@ -34,14 +34,14 @@ struct StreamSink {
 }
 
 impl StreamSink {
-    fn arrived<'a>(&'a self, books: &'a mut Books) -> &'a mut VecDeque<(u64, Piece)> {
+    fn arrived<'a>(&'a self, key: &'a mut Key) -> &'a mut VecDeque<(u64, Piece)> {
         // SAFETY: a stream has one client, and nothing else gets at them.
-        unsafe { self.arrived.get(books) }
+        unsafe { self.arrived.get(key) }
     }
 
     /// Appends all that is there to `to`.
-    fn take(&self, to: &mut VecDeque<(u64, Piece)>, books: &mut Books) {
-        let arrived = self.arrived(books);
+    fn take(&self, to: &mut VecDeque<(u64, Piece)>, key: &mut Key) {
+        let arrived = self.arrived(key);
         if to.is_empty() {
             std::mem::swap(arrived, to);
         } else {
@@ -56,17 +56,17 @@ impl StreamSink {
 }
 
 impl Sink for StreamSink {
-    fn deliver(&self, tag: u64, outcome: Outcome, books: &mut Books) {
+    fn deliver(&self, tag: u64, outcome: Outcome, key: &mut Key) {
         let (first, piece) = Piece::new(outcome);
-        let arrived = self.arrived(books);
+        let arrived = self.arrived(key);
         arrived.push_back((tag + u64::from(first), piece));
         // Only holders of the books write it.
         self.count.store(arrived.len(), Private::Release);
     }
 
-    fn deliver_tiny(&self, tag: u64, value: Tiny, books: &mut Books) {
-        let arrived = self.arrived(books);
-        arrived.push_back((tag, Piece::One(ResultBytes::Tiny(value))));
+    fn deliver_tiny(&self, tag: u64, value: Tiny, key: &mut Key) {
+        let arrived = self.arrived(key);
+        arrived.push_back((tag, Piece::Tiny(value)));
         self.count.store(arrived.len(), Private::Release);
     }
 }
@@ -85,7 +85,7 @@ pub struct IMap<T, R, I> {
     /// Items that were taken from the input before there was memory for them.
     held: Vec<T>,
     /// Calls that wait for slots.
-    ready: VecDeque<(u64, Args)>,
+    ready: VecDeque<Call>,
     /// How many calls are to be submitted together.
     batch: usize,
     sink: Arc<StreamSink>,
@@ -171,7 +171,20 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                 self.returned += 1;
                 return Some(result);
             }
+            // Most results, straight from where they are.
+            if self.order == Order::Arrival
+                && let Some(&(_, Piece::Tiny(value))) = self.come.front()
+            {
+                self.come.pop_front();
+                self.awaited -= 1;
+                self.returned += 1;
+                return Some(payload::take(value.as_slice()));
+            }
             match self.next_piece() {
+                Some(Piece::Tiny(value)) => {
+                    self.returned += 1;
+                    return Some(payload::take(value.as_slice()));
+                }
                 Some(Piece::One(bytes)) => {
                     self.returned += 1;
                     return Some(payload::take(bytes.as_slice()));
@@ -190,7 +203,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                 return self.last_word.take().map(Err);
             }
             let client = &self.inner.client;
-            client.collect_then(|books| self.sink.take(&mut self.come, books));
+            client.collect_then(|books| self.sink.take(&mut self.come, books.key()));
             if !self.come.is_empty() {
                 continue;
             }
@@ -286,8 +299,8 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                     break;
                 };
                 let tag = self.submitted;
-                match self.calls.prepare(client, item, patience) {
-                    Ok(args) => self.ready.push_back((tag, args)),
+                match self.calls.append(client, item, patience, tag, &mut self.ready) {
+                    Ok(()) => {}
                     Err((error, item)) if patience == Patience::Now && error.is_arena_full() => {
                         self.held.push(item);
                         stuck = true;
@@ -309,7 +322,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
         let mut result = client.submit_calls(func, name, self.stream, &mut self.ready);
         if result.is_ok()
             && self.is_stranded()
-            && let Some((tag, args)) = self.ready.pop_front()
+            && let Some(Call { tag, args }) = self.ready.pop_front()
         {
             let spec = self.calls.call(args);
             result = client.submit(spec, None, Target::Stream(self.stream), tag).map(drop);
@@ -318,7 +331,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
             }
         }
         if let Err(error) = result {
-            for (tag, _) in self.ready.drain(..) {
+            for Call { tag, .. } in self.ready.drain(..) {
                 self.come.push_back((tag, Piece::Failed(1, error.clone()))); // at its place
             }
         }

@@ -75,16 +75,19 @@ impl Inner {
 
     /// Submits one call.
     #[inline]
-    pub(crate) fn submit_call<A, M, F>(&self, task: F, args: &A, to: Target, tag: u64) -> Result<Ticket>
+    pub(crate) fn submit_call<A, M, F>(&self, task: F, args: &A, to: Target) -> Result<Ticket>
     where
         A: Payload,
         F: Task<A, M>,
     {
         let func = FuncWord::new(task.func())?;
         let client = &self.client;
+        if let Some((words, len)) = Args::short::<A, M, F>(&client.arena, args) {
+            return client.submit_short(func, task.name(), &words, len, to);
+        }
         let args = client.with_memory(|| Args::of_task::<A, M, F>(&client.arena, args))?;
         let shape = args.shape();
-        client.submit(TaskSpec { func, name: task.name(), args, shape }, None, to, tag)
+        client.submit(TaskSpec { func, name: task.name(), args, shape }, None, to, 0)
     }
 }
 

@@ -4,13 +4,14 @@ use super::callbacks::Followers;
 use super::inner::{Inner, check_chunksize};
 use super::result::bytes_of;
 use crate::chunk::ChunkReader;
-use crate::client::{Args, Books, Client, Outcome, ResultBytes, Sink, Target, TaskSpec};
+use crate::client::{Args, Call, Client, Key, Outcome, ResultBytes, Sink, Target, TaskSpec, Tiny};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::slot::Shape;
 use crate::sync::private::{Private, PrivateUsize};
 use crate::task::Task;
 use crate::worker::FuncWord;
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,26 +34,53 @@ pub(crate) struct Calls<T> {
     chunk: Shape,
     /// Archives the arguments for one item.
     one: fn(&Client, T, Patience) -> ArgsOrItem<T>,
+    /// The same, and appends them as a call with this tag.
+    append: fn(&Client, T, Patience, u64, &mut VecDeque<Call>) -> Result<(), (Error, T)>,
+}
+
+/// [`Calls::one`] of a task whose one argument is the item.
+fn one_item<T: Payload, M, F: Task<(T,), M>>(client: &Client, item: T, patience: Patience) -> ArgsOrItem<T> {
+    let args = (item,);
+    let archived = archive(client, patience, || Args::of_task::<_, M, F>(&client.arena, &args));
+    archived.map_err(|error| (error, args.0))
+}
+
+/// [`Calls::one`] of a task whose arguments are the item.
+fn one_tuple<T: Payload, M, F: Task<T, M>>(client: &Client, item: T, patience: Patience) -> ArgsOrItem<T> {
+    let archived = archive(client, patience, || Args::of_task::<_, M, F>(&client.arena, &item));
+    archived.map_err(|error| (error, item))
 }
 
 impl<T: Payload> Calls<T> {
     /// Each item is the one argument.
     pub(crate) fn items<M, F: Task<(T,), M>>(f: F) -> Result<Self> {
-        let one = |client: &Client, item: T, patience| {
+        let append = |client: &Client, item: T, patience, tag, calls: &mut VecDeque<Call>| {
             let args = (item,);
-            let archived = archive(client, patience, || Args::of_task::<_, M, F>(&client.arena, &args));
-            archived.map_err(|error| (error, args.0))
+            if let Some((words, len)) = Args::short::<_, M, F>(&client.arena, &args) {
+                calls.push_back(Call { tag, args: Args::of_words(words, len) });
+                return Ok(());
+            }
+            let args = one_item::<T, M, F>(client, args.0, patience)?;
+            calls.push_back(Call { tag, args });
+            Ok(())
         };
-        Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Items, one })
+        let (func, name) = (FuncWord::new(f.func())?, f.name());
+        Ok(Calls { func, name, chunk: Shape::Items, one: one_item::<T, M, F>, append })
     }
 
     /// Each item is the tuple of all arguments.
     pub(crate) fn tuples<M, F: Task<T, M>>(f: F) -> Result<Self> {
-        let one = |client: &Client, item: T, patience| {
-            let archived = archive(client, patience, || Args::of_task::<_, M, F>(&client.arena, &item));
-            archived.map_err(|error| (error, item))
+        let append = |client: &Client, item: T, patience, tag, calls: &mut VecDeque<Call>| {
+            if let Some((words, len)) = Args::short::<_, M, F>(&client.arena, &item) {
+                calls.push_back(Call { tag, args: Args::of_words(words, len) });
+                return Ok(());
+            }
+            let args = one_tuple::<T, M, F>(client, item, patience)?;
+            calls.push_back(Call { tag, args });
+            Ok(())
         };
-        Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Tuples, one })
+        let (func, name) = (FuncWord::new(f.func())?, f.name());
+        Ok(Calls { func, name, chunk: Shape::Tuples, one: one_tuple::<T, M, F>, append })
     }
 
     /// Submits one item as an ordinary call. If it cannot be archived, it comes back with the error.
@@ -84,10 +112,17 @@ impl<T: Payload> Calls<T> {
         client.submit(self.spec(args, self.chunk), Some(range), to, tag).map(drop)
     }
 
-    /// The arguments of the call for one item, archived.
+    /// Appends the call for one item, with this tag.
     #[inline]
-    pub(crate) fn prepare(&self, client: &Client, item: T, patience: Patience) -> ArgsOrItem<T> {
-        (self.one)(client, item, patience)
+    pub(crate) fn append(
+        &self,
+        client: &Client,
+        item: T,
+        patience: Patience,
+        tag: u64,
+        calls: &mut VecDeque<Call>,
+    ) -> Result<(), (Error, T)> {
+        (self.append)(client, item, patience, tag, calls)
     }
 
     /// The call with these arguments.
@@ -115,10 +150,12 @@ fn archive(client: &Client, patience: Patience, archive: impl FnMut() -> Result<
 
 /// Results of neighbouring items, as they came.
 pub(crate) enum Piece {
+    /// The result of one item, if it is short.
+    Tiny(Tiny),
     /// The result of one item.
-    One(ResultBytes),
+    One(Box<ResultBytes>),
     /// The results of so many items of a chunk.
-    Many(u32, ResultBytes),
+    Many(u32, Box<ResultBytes>),
     /// So many items failed, all with this.
     Failed(u32, Error),
 }
@@ -127,10 +164,11 @@ impl Piece {
     /// From an outcome: the index of its first item in its task, and the piece.
     pub(crate) fn new(outcome: Outcome) -> (u32, Piece) {
         match outcome {
-            Outcome::Items { first, done, bytes } => (first, Piece::Many(done, bytes)),
+            Outcome::Items { first, done, bytes } => (first, Piece::Many(done, Box::new(bytes))),
             Outcome::Range { first, end, error } => (first, Piece::Failed(end - first, error)),
             other => match bytes_of(other) {
-                Ok(bytes) => (0, Piece::One(bytes)),
+                Ok(ResultBytes::Tiny(value)) => (0, Piece::Tiny(value)),
+                Ok(bytes) => (0, Piece::One(Box::new(bytes))),
                 Err(error) => (0, Piece::Failed(1, error)),
             },
         }
@@ -138,7 +176,7 @@ impl Piece {
 
     pub(crate) fn len(&self) -> usize {
         match self {
-            Piece::One(_) => 1,
+            Piece::Tiny(_) | Piece::One(_) => 1,
             Piece::Many(count, _) | Piece::Failed(count, _) => *count as usize,
         }
     }
@@ -146,6 +184,7 @@ impl Piece {
     /// Hands every item's result to `take`.
     pub(crate) fn for_each<R: Payload>(&self, mut take: impl FnMut(Result<R>)) {
         match self {
+            Piece::Tiny(value) => take(payload::take(value.as_slice())),
             Piece::One(bytes) => take(payload::take(bytes.as_slice())),
             Piece::Failed(count, error) => (0..*count).for_each(|_| take(Err(error.clone()))),
             Piece::Many(count, bytes) => {
@@ -229,7 +268,7 @@ impl MapSink {
 }
 
 impl Sink for MapSink {
-    fn deliver(&self, tag: u64, outcome: Outcome, _: &mut Books) {
+    fn deliver(&self, tag: u64, outcome: Outcome, _: &mut Key) {
         let (first, piece) = Piece::new(outcome);
         self.add(tag as usize + first as usize, piece);
     }

@@ -90,7 +90,7 @@ impl Pool {
     {
         self.inner.check_running()?;
         let client = &self.inner.client;
-        let ticket = self.inner.submit_call(f, &args, Target::Caller, 0)?;
+        let ticket = self.inner.submit_call(f, &args, Target::Caller)?;
         match client.wait_for(ticket, true, |books| books.take_outcome(ticket), None) {
             Some(Taken::Tiny(value)) => payload::take(value.as_slice()),
             Some(Taken::Outcome(outcome)) => payload::take(bytes_of(*outcome)?.as_slice()),
@@ -119,7 +119,7 @@ impl Pool {
     {
         self.inner.check_running()?;
         let single = Arc::new(Single::default());
-        let ticket = self.inner.submit_call(f, &args, Target::Sink(single.clone()), 0)?;
+        let ticket = self.inner.submit_call(f, &args, Target::Sink(single.clone()))?;
         Ok(AsyncResult::new(self.inner.clone(), single, ticket))
     }
 

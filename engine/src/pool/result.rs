@@ -2,7 +2,7 @@
 
 use super::callbacks::Followers;
 use super::inner::Inner;
-use crate::client::{Books, Outcome, ResultBytes, Sink, Ticket, Tiny, UnderBooks};
+use crate::client::{Books, Key, Outcome, ResultBytes, Sink, Ticket, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateU8};
@@ -29,24 +29,24 @@ const DONE: u8 = 2;
 
 impl Sink for Single {
     #[inline]
-    fn deliver(&self, _tag: u64, outcome: Outcome, books: &mut Books) {
-        self.settle(bytes_of(outcome), books);
+    fn deliver(&self, _tag: u64, outcome: Outcome, key: &mut Key) {
+        self.settle(bytes_of(outcome), key);
     }
 
     #[inline]
-    fn deliver_tiny(&self, _tag: u64, value: Tiny, books: &mut Books) {
-        self.settle(Ok(ResultBytes::Tiny(value)), books);
+    fn deliver_tiny(&self, _tag: u64, value: Tiny, key: &mut Key) {
+        self.settle(Ok(ResultBytes::Tiny(value)), key);
     }
 }
 
 impl Single {
     #[inline]
-    fn settle(&self, outcome: Result<ResultBytes>, books: &mut Books) {
+    fn settle(&self, outcome: Result<ResultBytes>, key: &mut Key) {
         if self.outcome().is_some() {
             return;
         }
         // SAFETY: a call is submitted to one client, and nobody reads the outcome before the state says `DONE`.
-        unsafe { *self.outcome.get(books) = Some(outcome) };
+        unsafe { *self.outcome.get(key) = Some(outcome) };
         // Release pairs with `outcome`, Acquire with `follow`.
         if self.state.swap(DONE, Private::AcqRel) == FOLLOWED {
             self.followers.release();
