@@ -76,8 +76,6 @@ pub(crate) struct Client {
     /// How long waiting threads stay awake first: see `wait`.
     spin: PrivateU32,
     can_spin: bool,
-    /// How many rounds pass before they look: see `wait`.
-    early: PrivateU32,
     /// The pool's id, if what lies in slots carries checks.
     checked: Option<u64>,
     alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -98,7 +96,6 @@ impl Client {
             kept: Mutex::default(),
             spin: PrivateU32::new(wait::SPIN_MOST),
             can_spin,
-            early: PrivateU32::new(0),
             checked: segment.hardened().then(|| segment.pool_id()),
             alarm: OnceLock::new(),
             segment,

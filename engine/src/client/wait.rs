@@ -21,8 +21,6 @@ pub(crate) struct Ticket {
 /// Rounds that a thread waits awake: at most some 50 microseconds, and few if that has not helped lately.
 pub(super) const SPIN_MOST: u32 = if cfg!(feature = "crash") { 10 } else { 2000 };
 const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 20 };
-/// Most rounds that a waiting thread lets pass before its first look at the slot.
-const EARLY_MOST: u32 = 16;
 /// The back-stop: peers that were stopped in the middle of a wake-up are noticed after this time,
 /// twice as long each time.
 const BACKSTOP_FIRST: Duration = Duration::from_millis(1);
@@ -62,12 +60,10 @@ impl Backstop {
 }
 
 impl Client {
-    /// Waits until the outcome of `ticket` makes `take` give something; `None` if `deadline` passed. `fresh` if the
-    /// task was submitted just before.
+    /// Waits until the outcome of `ticket` makes `take` give something; `None` if `deadline` passed.
     pub(crate) fn wait_for<R>(
         &self,
         ticket: Ticket,
-        fresh: bool,
         mut take: impl FnMut(&mut Books) -> Option<R>,
         deadline: Option<Instant>,
     ) -> Option<R> {
@@ -76,7 +72,7 @@ impl Client {
             let now = word.load();
             now.generation() != ticket.generation || now.is_terminal()
         };
-        self.await_change(fresh, over);
+        self.await_change(over);
         let mut backstop = Backstop::new();
         loop {
             {
@@ -132,29 +128,14 @@ impl Client {
     }
 
     /// Waits awake for a while, or until `over`.
-    ///
-    /// Each look at a slot takes its line from the worker that is writing it. So the first look after a fresh
-    /// submission is not made before results have come lately.
-    fn await_change(&self, fresh: bool, over: impl Fn() -> bool) {
+    fn await_change(&self, over: impl Fn() -> bool) {
         let budget = self.spin_budget();
-        if budget == 0 || !fresh && over() {
-            return;
-        }
-        let early = if fresh { self.early.load(Private::Relaxed) } else { 0 };
-        for _ in 0..early {
-            spin_loop();
-        }
-        let mut rounds = early;
+        let mut rounds = 0;
         while rounds < budget && !over() {
             spin_loop();
             rounds += 1;
         }
         self.learn(rounds < budget);
-        if fresh {
-            // Later if the first look found it, sooner if not.
-            let next = if rounds == early { early + 1 } else { early.saturating_sub(1) };
-            self.early.store(next.min(EARLY_MOST), Private::Relaxed);
-        }
     }
 
     /// Whether somebody has asked for a look at all slots.

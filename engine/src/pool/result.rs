@@ -146,7 +146,7 @@ impl<R: Payload> AsyncResult<R> {
         }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         let ready = |_: &mut Books| self.single.outcome().is_some().then_some(());
-        self.inner.client.wait_for(self.ticket, false, ready, deadline).is_some()
+        self.inner.client.wait_for(self.ticket, ready, deadline).is_some()
     }
 
     /// Whether there is a result, good or bad.

@@ -120,7 +120,7 @@ impl<'a> ReadyRing<'a> {
         if waiting <= self.cells.len() as u64 { waiting } else { 0 }
     }
 
-    /// Moves up to `most` hints into `window`; returns how many.
+    /// Moves up to `most` hints into `window`; returns how many. `fetch` is told of each as soon as it is known.
     ///
     /// The window is filled *before* the head moves, so that at every instant each hint is in the
     /// ring or in a window, where an idle worker or a reaper can find it.
@@ -130,6 +130,7 @@ impl<'a> ReadyRing<'a> {
         most: impl FnOnce(u64) -> u64,
         window: &Window,
         hint: impl Fn(u32) -> Hint,
+        fetch: impl Fn(Hint),
     ) -> usize {
         let head = self.control.head.load(Ordering::Acquire);
         let tail = self.control.tail.load(Ordering::Acquire); // pairs with `publish`
@@ -140,7 +141,9 @@ impl<'a> ReadyRing<'a> {
         }
         let count = most(waiting).clamp(1, waiting).min(super::BATCH as u64);
         for i in 0..count {
-            window.set(i as usize, hint(self.read(head.wrapping_add(i))));
+            let hint = hint(self.read(head.wrapping_add(i)));
+            window.set(i as usize, hint);
+            fetch(hint);
         }
         // Release: the loads of the cells above happen before the producer overwrites them.
         match self.control.head.compare_exchange(

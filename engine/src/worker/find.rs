@@ -96,16 +96,15 @@ impl Worker<'_> {
             let share = if idle { 1 } else { waiting / (2 * (others + 1)) };
             share.min(BATCH as u64).min(quota)
         };
-        let count = segment.ready(lane).claim(most, segment.window(self.index), |slot| Hint::new(0, slot));
-        (self.next, self.claimed) = (0, count);
-        for i in 0..count {
-            // All at once, and for writing: the claim of one would wait for it, and the next for the next.
-            if let Some(slot) =
-                segment.window(self.index).get(i).get().and_then(|(_, n)| segment.slots().get(n as usize))
-            {
+        // All at once, and for writing: otherwise the claim of one would wait for its line, then the next for its.
+        let fetch = |hint: Hint| {
+            if let Some(slot) = hint.get().and_then(|(_, number)| segment.slots().get(number as usize)) {
                 prefetch_to_write(&slot.word);
             }
-        }
+        };
+        let window = segment.window(self.index);
+        let count = segment.ready(lane).claim(most, window, |slot| Hint::new(0, slot), fetch);
+        (self.next, self.claimed) = (0, count);
         count > 0
     }
 
