@@ -340,7 +340,6 @@ impl<T> UnderBooks<T> {
     ///
     /// All calls are with the key of the same client, and nobody has a reference from another way.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "the key is what is borrowed mutably")]
     pub(crate) unsafe fn get<'a>(&'a self, _key: &'a mut Key) -> &'a mut T {
         // SAFETY: the books are locked, and their key is borrowed for as long as the value is; by contract it is
         // the one of every other call.

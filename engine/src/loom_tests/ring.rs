@@ -57,6 +57,7 @@ fn a_hint_is_in_the_ring_or_in_a_window() {
     check(|| {
         let shared = Arc::new((ReadyControl::new(), [AtomicU32::new(5)], Window::new()));
         let ring = ReadyRing::new(&shared.0, &shared.1);
+        ring.write(0, 5);
         ring.publish(1);
         let worker = {
             let shared = shared.clone();

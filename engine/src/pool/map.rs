@@ -26,6 +26,8 @@ pub(crate) enum Patience {
 /// The archived item, or why it is none, and the item.
 pub(crate) type ArgsOrItem<T> = Result<Args, (Error, T)>;
 
+type Append<T> = fn(&Client, T, Patience, u64, &mut VecDeque<Call>) -> Result<(), (Error, T)>;
+
 /// A function and how items become calls of it: one alone, or a chunk of several as one task.
 pub(crate) struct Calls<T> {
     func: FuncWord,
@@ -35,7 +37,7 @@ pub(crate) struct Calls<T> {
     /// Archives the arguments for one item.
     one: fn(&Client, T, Patience) -> ArgsOrItem<T>,
     /// The same, and appends them as a call with this tag.
-    append: fn(&Client, T, Patience, u64, &mut VecDeque<Call>) -> Result<(), (Error, T)>,
+    append: Append<T>,
 }
 
 /// [`Calls::one`] of a task whose one argument is the item.

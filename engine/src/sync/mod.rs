@@ -53,10 +53,10 @@ pub(crate) fn spin_loop() {
 
 /// A `fence(SeqCst)` behind a read-modify-write of the same thread, with no store to shared memory in between.
 ///
-/// On x86 every such instruction is a full barrier itself (Intel's manual, volume 3A, 9.2.3.9 "Loads and stores are
-/// not reordered with locked instructions"), so that only the compiler has to be told.
+/// On x86 every such instruction is a full barrier itself (Intel's manual, volume 3A, section "Memory ordering": loads
+/// and stores are not reordered with locked instructions), so that only the compiler has to be told.
 #[inline(always)]
-#[cfg_attr(feature = "crash", track_caller)]
+#[cfg_attr(any(feature = "crash", loom), track_caller)]
 pub(crate) fn fence_behind_rmw() {
     #[cfg(all(target_arch = "x86_64", not(loom)))]
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
