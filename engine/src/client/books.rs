@@ -250,7 +250,7 @@ impl Books {
     }
 
     /// Notes a task in its slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter(&mut self, number: u32, task: InFlight) {
         if let Target::Stream(stream) = task.to {
             self.streams[stream as usize].tasks += 1;

@@ -20,9 +20,35 @@ pub(crate) struct TaskSpec {
 }
 
 /// A call that is to be submitted to a stream.
+///
+/// All words of one size: where there are none of others between them, they are not copied in pieces, which the
+/// processor cannot forward to a wider load.
 pub(crate) struct Call {
     pub tag: u64,
-    pub args: Args,
+    words: ArgWords,
+    /// How many bytes of the words are the arguments.
+    len: u64,
+    /// The arguments, if they are not in the words.
+    args: Option<Box<Args>>,
+}
+
+impl Call {
+    /// Arguments that are in the first `len` bytes of these words.
+    #[inline]
+    pub(crate) fn short(tag: u64, words: ArgWords, len: usize) -> Self {
+        Call { tag, words, len: len as u64, args: None }
+    }
+
+    pub(crate) fn new(tag: u64, args: Args) -> Self {
+        Call { tag, words: ArgWords::default(), len: 0, args: Some(Box::new(args)) }
+    }
+
+    pub(crate) fn into_args(self) -> Args {
+        match self.args {
+            Some(args) => *args,
+            None => Args::of_words(self.words, self.len as usize),
+        }
+    }
 }
 
 impl Client {
@@ -72,16 +98,16 @@ impl Client {
         }
         let function = state.number_of(func, name);
         let mut placed = 0;
-        for Call { tag, args } in calls.iter() {
+        for Call { tag, words, len, args } in calls.iter() {
             let Some(number) = self.take_slot(&mut state) else { break };
             let to = Target::Stream(stream);
             match args {
-                Args { bytes: ArgsBytes::Inline { words, len }, arrays: None } => {
+                None => {
                     let task = InFlight { to, tag: *tag, function, kept: None };
-                    self.put(&mut state, number, func, Shape::Inline, words, *len, task);
+                    self.put(&mut state, number, func, Shape::Inline, words, *len as u8, task);
                 }
-                _ => {
-                    let spec = TaskSpec { func, name, args: args.clone(), shape: args.shape() };
+                Some(args) => {
+                    let spec = TaskSpec { func, name, args: Args::clone(args), shape: args.shape() };
                     self.place(&mut state, number, spec, None, to, *tag);
                 }
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Most calls that are submitted together.
-const BATCH_MOST: usize = 64;
+const BATCH_MOST: usize = 32;
 /// The input gives calls to be submitted together as long as it takes no more time for them than this: a slow one
 /// must not keep workers waiting for what it has given already.
 const BATCH_TIME: Duration = Duration::from_micros(10);
@@ -25,28 +25,57 @@ pub(crate) enum Order {
     Arrival,
 }
 
-/// Where the outcomes of an iteration arrive. The tag of a task is the index of its first item.
+/// What has arrived of an iteration. The tag of a task is the index of its first item.
+#[derive(Default)]
+struct Arrived {
+    /// Values of up to eight bytes: index, value, length.
+    tiny: VecDeque<[u64; 3]>,
+    /// All else, by the index of the first item.
+    pieces: VecDeque<(u64, Piece)>,
+}
+
+impl Arrived {
+    fn len(&self) -> usize {
+        self.tiny.len() + self.pieces.len()
+    }
+
+    /// Appends all that is in `other`.
+    fn append(&mut self, other: &mut Self) {
+        fn append<T>(to: &mut VecDeque<T>, from: &mut VecDeque<T>) {
+            if to.is_empty() {
+                std::mem::swap(to, from);
+            } else {
+                to.append(from);
+            }
+        }
+        append(&mut self.tiny, &mut other.tiny);
+        append(&mut self.pieces, &mut other.pieces);
+    }
+
+    fn pop_tiny(&mut self) -> Option<(u64, Tiny)> {
+        let &[index, word, len] = self.tiny.front()?;
+        self.tiny.pop_front();
+        Some((index, Tiny { word, len: len as u8 }))
+    }
+}
+
+/// Where the outcomes of an iteration arrive.
 #[derive(Default)]
 struct StreamSink {
-    arrived: UnderBooks<VecDeque<(u64, Piece)>>,
+    arrived: UnderBooks<Arrived>,
     /// How many are there, so that nobody needs the books to find none.
     count: PrivateUsize,
 }
 
 impl StreamSink {
-    fn arrived<'a>(&'a self, key: &'a mut Key) -> &'a mut VecDeque<(u64, Piece)> {
+    fn arrived<'a>(&'a self, key: &'a mut Key) -> &'a mut Arrived {
         // SAFETY: a stream has one client, and nothing else gets at them.
         unsafe { self.arrived.get(key) }
     }
 
     /// Appends all that is there to `to`.
-    fn take(&self, to: &mut VecDeque<(u64, Piece)>, key: &mut Key) {
-        let arrived = self.arrived(key);
-        if to.is_empty() {
-            std::mem::swap(arrived, to);
-        } else {
-            to.append(arrived);
-        }
+    fn take(&self, to: &mut Arrived, key: &mut Key) {
+        to.append(self.arrived(key));
         self.count.store(0, Private::Release);
     }
 
@@ -59,14 +88,14 @@ impl Sink for StreamSink {
     fn deliver(&self, tag: u64, outcome: Outcome, key: &mut Key) {
         let (first, piece) = Piece::new(outcome);
         let arrived = self.arrived(key);
-        arrived.push_back((tag + u64::from(first), piece));
+        arrived.pieces.push_back((tag + u64::from(first), piece));
         // Only holders of the books write it.
         self.count.store(arrived.len(), Private::Release);
     }
 
     fn deliver_tiny(&self, tag: u64, value: Tiny, key: &mut Key) {
         let arrived = self.arrived(key);
-        arrived.push_back((tag, Piece::Tiny(value)));
+        arrived.tiny.push_back([tag, value.word, u64::from(value.len)]);
         self.count.store(arrived.len(), Private::Release);
     }
 }
@@ -99,8 +128,8 @@ pub struct IMap<T, R, I> {
     awaited: u64,
     /// Results given to the caller.
     returned: u64,
-    /// Results that have come, by the index of their first item, in order of arrival.
-    come: VecDeque<(u64, Piece)>,
+    /// Results that have come.
+    come: Arrived,
     /// Those among them that came before their turn.
     waiting: BTreeMap<u64, Piece>,
     /// Results of the piece that is being returned.
@@ -136,7 +165,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
             submitted: 0,
             awaited: 0,
             returned: 0,
-            come: VecDeque::new(),
+            come: Arrived::default(),
             waiting: BTreeMap::new(),
             current: VecDeque::new(),
             last_word: None,
@@ -173,9 +202,8 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
             }
             // Most results, straight from where they are.
             if self.order == Order::Arrival
-                && let Some(&(_, Piece::Tiny(value))) = self.come.front()
+                && let Some((_, value)) = self.come.pop_tiny()
             {
-                self.come.pop_front();
                 self.awaited -= 1;
                 self.returned += 1;
                 return Some(payload::take(value.as_slice()));
@@ -204,7 +232,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
             }
             let client = &self.inner.client;
             client.collect_then(|books| self.sink.take(&mut self.come, books.key()));
-            if !self.come.is_empty() {
+            if self.come.len() > 0 {
                 continue;
             }
             if !client.wait_any(&|| !self.sink.is_empty(), deadline) {
@@ -222,7 +250,10 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
             {
                 return Some(entry.remove());
             }
-            let (index, piece) = self.come.pop_front()?;
+            let (index, piece) = match self.come.pop_tiny() {
+                Some((index, value)) => (index, Piece::Tiny(value)),
+                None => self.come.pieces.pop_front()?,
+            };
             self.awaited -= piece.len() as u64;
             if self.order == Order::Arrival || index == self.returned {
                 return Some(piece);
@@ -307,7 +338,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                         break;
                     }
                     // At its place.
-                    Err((error, _)) => self.come.push_back((tag, Piece::Failed(1, error))),
+                    Err((error, _)) => self.come.pieces.push_back((tag, Piece::Failed(1, error))),
                 }
                 self.submitted += 1;
                 self.awaited += 1;
@@ -322,17 +353,18 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
         let mut result = client.submit_calls(func, name, self.stream, &mut self.ready);
         if result.is_ok()
             && self.is_stranded()
-            && let Some(Call { tag, args }) = self.ready.pop_front()
+            && let Some(call) = self.ready.pop_front()
         {
-            let spec = self.calls.call(args);
+            let tag = call.tag;
+            let spec = self.calls.call(call.into_args());
             result = client.submit(spec, None, Target::Stream(self.stream), tag).map(drop);
             if let Err(error) = &result {
-                self.come.push_back((tag, Piece::Failed(1, error.clone())));
+                self.come.pieces.push_back((tag, Piece::Failed(1, error.clone())));
             }
         }
         if let Err(error) = result {
             for Call { tag, .. } in self.ready.drain(..) {
-                self.come.push_back((tag, Piece::Failed(1, error.clone()))); // at its place
+                self.come.pieces.push_back((tag, Piece::Failed(1, error.clone()))); // at its place
             }
         }
         if ended {
@@ -362,7 +394,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
         self.submitted += count as u64;
         self.awaited += count as u64;
         if let Err(error) = result {
-            self.come.push_back((tag, Piece::Failed(count as u32, error))); // at its place
+            self.come.pieces.push_back((tag, Piece::Failed(count as u32, error))); // at its place
         }
         true
     }

@@ -59,11 +59,11 @@ impl<T: Payload> Calls<T> {
         let append = |client: &Client, item: T, patience, tag, calls: &mut VecDeque<Call>| {
             let args = (item,);
             if let Some((words, len)) = Args::short::<_, M, F>(&client.arena, &args) {
-                calls.push_back(Call { tag, args: Args::of_words(words, len) });
+                calls.push_back(Call::short(tag, words, len));
                 return Ok(());
             }
             let args = one_item::<T, M, F>(client, args.0, patience)?;
-            calls.push_back(Call { tag, args });
+            calls.push_back(Call::new(tag, args));
             Ok(())
         };
         let (func, name) = (FuncWord::new(f.func())?, f.name());
@@ -74,11 +74,11 @@ impl<T: Payload> Calls<T> {
     pub(crate) fn tuples<M, F: Task<T, M>>(f: F) -> Result<Self> {
         let append = |client: &Client, item: T, patience, tag, calls: &mut VecDeque<Call>| {
             if let Some((words, len)) = Args::short::<_, M, F>(&client.arena, &item) {
-                calls.push_back(Call { tag, args: Args::of_words(words, len) });
+                calls.push_back(Call::short(tag, words, len));
                 return Ok(());
             }
             let args = one_tuple::<T, M, F>(client, item, patience)?;
-            calls.push_back(Call { tag, args });
+            calls.push_back(Call::new(tag, args));
             Ok(())
         };
         let (func, name) = (FuncWord::new(f.func())?, f.name());

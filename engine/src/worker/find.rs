@@ -93,7 +93,7 @@ impl Worker<'_> {
         let most = |waiting: u64| {
             // One at a time while somebody could take the next; else an even share of what is there.
             let idle = others > 0 && segment.bell().anybody_idle(self.index);
-            let share = if idle { 1 } else { waiting / (2 * (others + 1)) };
+            let share = if idle { 1 } else { waiting / (2 * others).max(1) };
             share.min(BATCH as u64).min(quota)
         };
         // All at once, and for writing: otherwise the claim of one would wait for its line, then the next for its.
