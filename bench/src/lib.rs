@@ -3,6 +3,7 @@
 
 pub mod contestants;
 pub mod machine;
+pub mod processes;
 pub mod record;
 pub mod runner;
 pub mod shm;

@@ -35,7 +35,9 @@ impl Options {
             |c: &&Contestant| self.contestants.is_empty() || self.contestants.iter().any(|n| n == c.name);
         let all = contestants::ALL.iter().filter(wanted);
         let turns = all.flat_map(|contestant| {
-            (work.cases)(contestant, self.scale).into_iter().map(move |case| (contestant, case))
+            let cases = (work.cases)(contestant, self.scale).into_iter();
+            let cases = cases.filter(|case| case.workers <= contestant.most_workers);
+            cases.map(move |case| (contestant, case))
         });
         let mut turns: Vec<_> = turns.collect();
         // Those of one case come one after the other; a stable sort keeps the contestants in order.
@@ -142,7 +144,7 @@ fn turn(work: &Work, who: &Contestant, case: Case, scale: Scale, compute: u64) -
 }
 
 /// Does one turn in this process and prints its line.
-pub fn serve_turn(arguments: &[String]) -> Result<(), String> {
+pub fn serve_turn(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let [work, contestant, workers, size, scale, compute] = arguments else {
         return Err("a turn has six arguments".into());
     };
@@ -152,6 +154,7 @@ pub fn serve_turn(arguments: &[String]) -> Result<(), String> {
     let case = Case { workers: number(workers)?, size: number(size)? };
     let scale = Scale::parse(scale).ok_or("no such scale")?;
     crate::tasks::set_rounds(number(compute)? as u64);
+    raise_descriptor_limit();
     let fields = (work.run)(contestant, case, scale).unwrap_or_else(|error| {
         let mut fields = Fields::new();
         fields.insert("error".into(), json!(error.to_string()));
@@ -159,4 +162,16 @@ pub fn serve_turn(arguments: &[String]) -> Result<(), String> {
     });
     println!("{}", Value::Object(fields));
     Ok(())
+}
+
+/// Some contestants need a few descriptors for each task.
+fn raise_descriptor_limit() {
+    // SAFETY: both calls get a structure that lives through them.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Ringpool beside other pools, all in turns in one run: `cargo xtask versus`.
 
+use ringpool_bench::contestants::program;
 use ringpool_bench::works::Scale;
 use ringpool_bench::{runner, tables};
 use std::path::Path;
@@ -28,10 +29,17 @@ fn options(arguments: &[String]) -> Option<runner::Options> {
 }
 
 fn main() -> ExitCode {
+    // Workers of these two enter here and never return.
     ringpool::init();
+    procspawn::init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((runner::TURN, turn)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        return match runner::serve_turn(turn) {
+    let served = match arguments.split_first() {
+        Some((first, rest)) if first == runner::TURN => Some(runner::serve_turn(rest)),
+        Some((first, rest)) if first == program::WORKER => Some(program::serve(rest)),
+        _ => None,
+    };
+    if let Some(result) = served {
+        return match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error}");

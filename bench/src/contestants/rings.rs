@@ -210,7 +210,7 @@ struct Rings {
 }
 
 impl Rings {
-    fn start(workers: usize, wait: Wait, task: impl Fn(u64) -> u64) -> io::Result<Self> {
+    fn start(workers: usize, wait: Wait, alone: bool, task: impl Fn(u64) -> u64) -> io::Result<Self> {
         let shared = Rc::new(Shared::new(size_of::<Memory>())?);
         // SAFETY: `Memory` is all atomics, and what all processes believe to be there.
         let memory: &Memory = unsafe { shared.at(0) };
@@ -219,7 +219,7 @@ impl Rings {
         let many = wait == Wait::Spin && workers + 1 > crate::shm::cpus().len();
         let wait = if many { Wait::Yield } else { wait };
         let serve = || {
-            if workers == 1 {
+            if alone {
                 serve_alone(memory, wait, &task);
             } else {
                 serve_together(memory, wait, &task);
@@ -262,12 +262,18 @@ impl Rings {
 
 /// Everybody looks for work without pause.
 pub fn spin(workers: usize) -> Started<dyn Numbers> {
-    Ok(Box::new(Rings::start(workers, Wait::Spin, inc)?))
+    Ok(Box::new(Rings::start(workers, Wait::Spin, false, inc)?))
+}
+
+/// [`spin`] that can have no second worker, so nobody need claim anything.
+pub fn spin_alone(workers: usize) -> Started<dyn Numbers> {
+    assert_eq!(workers, 1);
+    Ok(Box::new(Rings::start(1, Wait::Spin, true, inc)?))
 }
 
 /// Everybody sleeps as soon as there is nothing to do.
 pub fn park(workers: usize) -> Started<dyn Numbers> {
-    Ok(Box::new(Rings::start(workers, Wait::Park, inc)?))
+    Ok(Box::new(Rings::start(workers, Wait::Park, false, inc)?))
 }
 
 impl Numbers for Rings {
@@ -301,7 +307,7 @@ fn bytes(workers: usize, data: &[u8], wait: Wait) -> Started<dyn Bytes> {
     let second = data.len().next_multiple_of(4096);
     let buffers = Shared::new(2 * second)?;
     let start = buffers.start() as usize;
-    let rings = Rings::start(workers, wait, move |len| {
+    let rings = Rings::start(workers, wait, false, move |len| {
         // SAFETY: both buffers are as long, and the client touches neither before it has the result.
         let (from, to) = unsafe {
             let from = std::slice::from_raw_parts(start as *const u8, len as usize);

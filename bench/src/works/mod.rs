@@ -1,6 +1,13 @@
 //! What is measured. Each work runs in a process of its own for one contestant, and gives one line.
 
+pub mod big;
 pub mod call;
+pub mod cold;
+pub mod echo;
+pub mod idle;
+pub mod map;
+pub mod outstanding;
+pub mod parked;
 pub mod pipelined;
 
 use crate::contestants::{Contestant, Numbers};
@@ -69,7 +76,19 @@ pub struct Work {
 }
 
 /// All of them, in the order in which they run.
-pub const ALL: &[Work] = &[call::WORK, pipelined::WORK];
+pub const ALL: &[Work] = &[
+    call::WORK,
+    pipelined::WORK,
+    map::TRIVIAL,
+    map::COMPUTE,
+    echo::WORK,
+    big::TOUCH,
+    big::ROW,
+    parked::WORK,
+    cold::WORK,
+    outstanding::WORK,
+    idle::WORK,
+];
 
 /// One of them, by name.
 pub fn find(name: &str) -> Option<&'static Work> {
