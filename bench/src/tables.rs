@@ -1,10 +1,7 @@
 //! What a run has come to, for a terminal.
 
-use crate::record::{Case, Run};
+use crate::record::{Case, Run, text};
 use crate::works::{self, Work};
-
-/// Who others are compared with in tables.
-const BASE: &str = "ring-spin";
 
 /// A time, with three digits that count.
 pub fn time(ns: f64) -> String {
@@ -14,8 +11,20 @@ pub fn time(ns: f64) -> String {
         ns if ns < 999_500_000.0 => (ns / 1e6, "ms"),
         ns => (ns / 1e9, "s"),
     };
+    format!("{} {unit}", digits(value))
+}
+
+fn digits(value: f64) -> String {
     let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
-    format!("{value:.decimals$} {unit}")
+    format!("{value:.decimals$}")
+}
+
+/// Memory.
+pub fn bytes(bytes: f64) -> String {
+    match bytes {
+        bytes if bytes < 1024.0 * 1024.0 => format!("{} KiB", digits(bytes / 1024.0)),
+        bytes => format!("{} MiB", digits(bytes / 1024.0 / 1024.0)),
+    }
 }
 
 /// A number of bytes or of items.
@@ -28,8 +37,43 @@ pub fn size(size: u64) -> String {
     }
 }
 
-/// All works, medians over the rounds; ratios to the bound are medians of the ratios in each round.
+/// What a case is called.
+pub fn title(case: &Case) -> String {
+    let size = if case.size > 0 { format!(" {}", size(case.size)) } else { String::new() };
+    let s = if case.workers == 1 { "" } else { "s" };
+    format!("{}{size}, {} worker{s}", case.work, case.workers)
+}
+
+/// How a field is shown.
+fn show(field: &str, value: f64) -> String {
+    match field {
+        _ if field.ends_with("_ns") => time(value),
+        "bytes_per_s" => format!("{} GB/s", digits(value / 1e9)),
+        _ if field.ends_with("_bytes") => bytes(value),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// The fields that have columns, where there are any.
+const COLUMNS: [&str; 13] = [
+    "p50_ns",
+    "p99_ns",
+    "p999_ns",
+    "per_task_ns",
+    "stop_ns",
+    "bytes_per_s",
+    "added_bytes",
+    "shared_bytes",
+    "processes",
+    "cpu_ns",
+    "cpu_of_measuring_ns",
+    "later_faults_client",
+    "later_faults_workers",
+];
+
+/// All works, medians over the rounds; ratios are medians of the ratios in each round.
 pub fn print(run: &Run) {
+    print_probe(run);
     for work in works::ALL {
         for case in run.cases(work.name) {
             print_case(run, work, &case);
@@ -40,27 +84,47 @@ pub fn print(run: &Run) {
     }
 }
 
-fn print_case(run: &Run, work: &Work, case: &Case) {
-    print!("\n{}: {}", work.name, work.about);
-    if case.size > 0 {
-        print!(", {}", size(case.size));
+fn print_probe(run: &Run) {
+    let labels = run.lines.iter().map(|line| text(line, "regime"));
+    let count = |regime| labels.clone().filter(|label| *label == regime).count();
+    println!("\nthe two CPUs were near in {} turns and far in {}", count("near"), count("far"));
+    let probe = Case { work: "probe".into(), workers: 0, size: 0 };
+    let Some(first) = run.lines.iter().find(|line| text(line, "work") == "probe") else { return };
+    for field in first.keys() {
+        let values = run.values(&probe, "machine", field);
+        if !["round", "workers", "size"].contains(&field.as_str()) && !values.is_empty() {
+            let values = values.iter().map(|(_, value)| value.to_string());
+            println!("{field:>22}: {}", values.collect::<Vec<_>>().join("  "));
+        }
     }
-    println!(", {} worker{}", case.workers, if case.workers == 1 { "" } else { "s" });
+}
+
+fn print_case(run: &Run, work: &Work, case: &Case) {
+    println!("\n{}: {}", title(case), work.about);
     let rows = run.contestants(case);
-    let columns = ["p50_ns", "p99_ns", "p999_ns", "per_task_ns"];
-    let columns: Vec<_> = columns
+    let columns: Vec<_> = COLUMNS
         .into_iter()
         .filter(|column| rows.iter().any(|row| run.median(case, row, column).is_some()))
         .collect();
-    print!("{:>18}", "");
-    columns.iter().for_each(|column| print!("{:>12}", column.trim_end_matches("_ns")));
-    println!("{:>12}", format!("/ {BASE}"));
-    for row in rows {
-        print!("{row:>18}");
-        for column in &columns {
-            print!("{:>12}", run.median(case, row, column).map_or("–".into(), time));
+    let based = rows.contains(&work.base) && rows.len() > 1;
+    print!("{:>16}", "");
+    for column in &columns {
+        let name = column.trim_end_matches("_ns").trim_end_matches("_bytes").replace("later_", "");
+        print!("{name:>12}");
+        if *column == work.metric && based {
+            print!("{:>14}", format!("/ {}", work.base));
         }
-        let ratio = run.ratio((case, row, work.metric), (case, BASE, work.metric));
-        println!("{:>12}", ratio.map_or("–".into(), |ratio| format!("{ratio:.2}")));
+    }
+    println!();
+    for row in rows {
+        print!("{row:>16}");
+        for column in &columns {
+            print!("{:>12}", run.median(case, row, column).map_or("–".into(), |value| show(column, value)));
+            if *column == work.metric && based {
+                let ratio = run.ratio((case, row, column), (case, work.base, column));
+                print!("{:>14}", ratio.map_or("–".into(), |ratio| format!("{ratio:.2}")));
+            }
+        }
+        println!();
     }
 }

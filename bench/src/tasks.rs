@@ -2,6 +2,7 @@
 
 use ringpool::ArchivedSharedSlice;
 use ringpool::rkyv::vec::ArchivedVec;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The task that costs nothing.
@@ -68,7 +69,8 @@ pub fn rounds_of_a_microsecond() -> u64 {
     let best = (0..50)
         .map(|i| {
             let start = std::time::Instant::now();
-            std::hint::black_box(spin(i, ROUNDS));
+            // Opaque, or else it could be computed before the clock is read.
+            black_box(spin(black_box(i), black_box(ROUNDS)));
             start.elapsed()
         })
         .min()

@@ -1,12 +1,14 @@
 //! Ringpool beside other pools, all in turns in one run: `cargo xtask versus`.
 
 use ringpool_bench::contestants::program;
+use ringpool_bench::record::Run;
 use ringpool_bench::works::Scale;
-use ringpool_bench::{runner, tables};
-use std::path::Path;
+use ringpool_bench::{bars, plots, runner, tables};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: versus [--smoke | --quick] [--rounds N] [--only WORK].. [--contestant NAME]..";
+const USAGE: &str = "usage: versus [--smoke | --quick] [--rounds N] [--only WORK].. [--contestant NAME]..
+       versus --plots FILE";
 
 fn options(arguments: &[String]) -> Option<runner::Options> {
     let (mut scale, mut rounds) = (Scale::Full, None);
@@ -28,46 +30,68 @@ fn options(arguments: &[String]) -> Option<runner::Options> {
     known.then_some(runner::Options { scale, rounds, works, contestants })
 }
 
+/// Records are of everything; what is run in parts lies beside the program.
+fn path(options: &runner::Options) -> std::io::Result<Option<PathBuf>> {
+    let directory = if options.scale == Scale::Smoke {
+        return Ok(None);
+    } else if options.works.is_empty() && options.contestants.is_empty() {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("results")
+    } else {
+        std::env::current_exe()?.with_file_name("versus-parts")
+    };
+    std::fs::create_dir_all(&directory)?;
+    Ok(Some(directory.join(ringpool_bench::machine::now("%Y-%m-%d-%H%M.jsonl"))))
+}
+
+fn versus(options: &runner::Options) -> std::io::Result<bool> {
+    let path = path(options)?;
+    let run = runner::run(options, path.as_deref())?;
+    match path {
+        Some(path) => show(&run, &path)?,
+        None => tables::print(&run),
+    }
+    // One round of everything is a test that everything works.
+    Ok(options.scale != Scale::Smoke || run.failures().next().is_none())
+}
+
+fn show(run: &Run, path: &Path) -> std::io::Result<()> {
+    tables::print(run);
+    bars::print(run);
+    println!("\n{}", path.display());
+    for picture in plots::draw(run, path)? {
+        println!("{}", picture.display());
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     // Workers of these two enter here and never return.
     ringpool::init();
     procspawn::init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let served = match arguments.split_first() {
-        Some((first, rest)) if first == runner::TURN => Some(runner::serve_turn(rest)),
-        Some((first, rest)) if first == program::WORKER => Some(program::serve(rest)),
-        _ => None,
+    let error = |error: &dyn std::fmt::Display| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
     };
-    if let Some(result) = served {
-        return match result {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
+    let done = match arguments.split_first() {
+        Some((first, rest)) if first == runner::TURN => runner::serve_turn(rest).map(|()| true),
+        Some((first, rest)) if first == program::WORKER => program::serve(rest).map(|()| true),
+        Some((first, [file])) if first == "--plots" => {
+            let file = Path::new(file);
+            let shown = Run::read(file).and_then(|run| show(&run, file));
+            shown.map(|()| true).map_err(Into::into)
+        }
+        _ => match options(&arguments) {
+            Some(options) => versus(&options).map_err(Into::into),
+            None => {
+                eprintln!("{USAGE}");
+                return ExitCode::from(2);
             }
-        };
-    }
-    let Some(options) = options(&arguments) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        },
     };
-    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
-    let path = results.join(ringpool_bench::machine::now("%Y-%m-%d-%H%M.jsonl"));
-    let path = (options.scale != Scale::Smoke).then_some(path.as_path());
-    let run = std::fs::create_dir_all(&results).and_then(|()| runner::run(&options, path));
-    match run {
-        Ok(run) => {
-            tables::print(&run);
-            if let Some(path) = path {
-                println!("\n{}", path.display());
-            }
-            // One round of everything is a test that everything works.
-            let good = options.scale != Scale::Smoke || run.failures().next().is_none();
-            if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => error(&"not everything works"),
+        Err(why) => error(&why),
     }
 }

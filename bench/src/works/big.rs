@@ -13,6 +13,7 @@ pub const TOUCH: Work = Work {
     name: "touch",
     about: "a task that reads two bytes of an array in shared memory; the result is a view",
     metric: "p50_ns",
+    base: "ringpool",
     cases: |contestant, _| match contestant.name {
         "ringpool-shared" => cases(&[1], &[1 << 20, 64 << 20]),
         _ => Vec::new(),
@@ -25,6 +26,7 @@ pub const ROW: Work = Work {
     name: "row",
     about: "payloads one after the other there and back; page faults of each",
     metric: "p50_ns",
+    base: "ringpool",
     cases: |contestant, scale| match contestant.name {
         "ringpool" | "ringpool-shared" => cases(&[2], &[scale.pick(1 << 20, 64 << 20, 64 << 20)]),
         _ => Vec::new(),

@@ -9,6 +9,7 @@ pub const WORK: Work = Work {
     name: "call",
     about: "one u64 task and its result, everybody awake",
     metric: "p50_ns",
+    base: "ring-spin",
     cases: |contestant, scale| match contestant.numbers {
         Some(_) => cases(scale.pick(&[1, 2], &[1, 2, 8], &[1, 2, 8]), &[0]),
         None => Vec::new(),

@@ -11,8 +11,9 @@ pub const WORK: Work = Work {
     name: "cold",
     about: "start, one u64 task and its result; with the stop in a column of its own",
     metric: "p50_ns",
+    base: "fork",
     cases: |contestant, _| match (contestant.probe, contestant.numbers) {
-        (Some(Probe::Fork), _) | (None, Some(_)) => cases(&[2.min(contestant.most_workers)], &[0]),
+        (Some(Probe::Fork), _) | (None, Some(_)) => cases(&[2], &[0]),
         _ => Vec::new(),
     },
     run,

@@ -13,6 +13,7 @@ pub const WORK: Work = Work {
     name: "echo",
     about: "bytes there, an XORed copy back and looked at",
     metric: "p50_ns",
+    base: "ring-spin",
     cases: |contestant, scale| match contestant.bytes {
         Some(_) => {
             let all = [1 << 10, 64 << 10, 1 << 20, 16 << 20];

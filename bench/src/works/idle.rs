@@ -13,6 +13,7 @@ pub const WORK: Work = Work {
     name: "idle",
     about: "a pool that has worked and now rests",
     metric: "added_bytes",
+    base: "ringpool",
     cases: |contestant, _| match contestant.name {
         "ringpool" | "ring-park" | "crossbeam" => cases(&[2], &[0]),
         _ => Vec::new(),

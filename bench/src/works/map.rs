@@ -12,6 +12,7 @@ pub const TRIVIAL: Work = Work {
     name: "map",
     about: "a map over u64 that adds one",
     metric: "p50_ns",
+    base: "rayon",
     cases: all,
     run: |contestant, case, scale| run(contestant, case, scale, Job::Trivial),
 };
@@ -21,6 +22,7 @@ pub const COMPUTE: Work = Work {
     name: "map-1us",
     about: "a map over u64 that computes for a microsecond each",
     metric: "p50_ns",
+    base: "rayon",
     cases: all,
     run: |contestant, case, scale| run(contestant, case, scale, Job::Compute),
 };

@@ -69,6 +69,8 @@ pub struct Work {
     pub about: &'static str,
     /// The field that counts most.
     pub metric: &'static str,
+    /// Who others are compared with in tables.
+    pub base: &'static str,
     /// Its variants. Those that a contestant cannot do are not among them.
     pub cases: fn(&Contestant, Scale) -> Vec<Case>,
     /// Does one.

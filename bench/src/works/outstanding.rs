@@ -12,6 +12,7 @@ pub const WORK: Work = Work {
     name: "outstanding",
     about: "a u64 task in a stream of so many",
     metric: "per_task_ns",
+    base: "ring-spin",
     cases: |contestant, scale| {
         let sizes = [1000, 10_000, 100_000, 1_000_000, 10_000_000];
         let sizes = scale.pick(&sizes[..2], &sizes[..4], &sizes[..]);

@@ -11,6 +11,7 @@ pub const WORK: Work = Work {
     name: "parked",
     about: "one u64 task after 20 ms of rest",
     metric: "p50_ns",
+    base: "futex",
     cases: |contestant, scale| match contestant.probe {
         Some(Probe::Futex | Probe::PinnedFutex) => cases(&[1], &[0]),
         // Who polls never rests.

@@ -14,6 +14,7 @@ pub const WORK: Work = Work {
     name: "pipelined",
     about: "a u64 task while 512 are on their way",
     metric: "per_task_ns",
+    base: "ring-spin",
     cases: |contestant, scale| match contestant.numbers {
         Some(_) => cases(scale.pick(&[1, 2], &[1, 2, 8], &[1, 2, 8]), &[0]),
         None => Vec::new(),
