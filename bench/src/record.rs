@@ -18,6 +18,16 @@ pub struct Case {
     pub size: u64,
 }
 
+/// A field of one turn.
+pub struct Figure<'a> {
+    /// In which round.
+    pub round: u64,
+    /// Where the CPUs were.
+    pub regime: &'a str,
+    /// Its value.
+    pub value: f64,
+}
+
 /// A run.
 #[derive(Default)]
 pub struct Run {
@@ -68,26 +78,38 @@ impl Run {
         self.lines.iter().filter(move |line| case(line) == wanted)
     }
 
-    /// A field, in each round that has it.
-    pub fn values(&self, case: &Case, contestant: &str, field: &str) -> Vec<(u64, f64)> {
+    /// A field, in each turn that has it.
+    pub fn values(&self, case: &Case, contestant: &str, field: &str) -> Vec<Figure<'_>> {
         let lines = self.of(case).filter(|line| text(line, "contestant") == contestant);
-        lines.filter_map(|line| Some((number(line, "round"), line.get(field)?.as_f64()?))).collect()
+        let figure = |line| {
+            let value = Fields::get(line, field)?.as_f64()?;
+            Some(Figure { round: number(line, "round"), regime: text(line, "regime"), value })
+        };
+        lines.filter_map(figure).collect()
     }
 
     /// Its median over the rounds.
     pub fn median(&self, case: &Case, contestant: &str, field: &str) -> Option<f64> {
-        median(self.values(case, contestant, field).into_iter().map(|(_, value)| value).collect())
+        median(self.values(case, contestant, field).into_iter().map(|figure| figure.value).collect())
     }
 
     /// The median of the ratios of two fields within the same round.
+    ///
+    /// Where the CPUs are changes most figures by a factor, so only turns are compared for which they were
+    /// in the same place. If no round has two such turns, all that are alike are compared with each other.
     pub fn ratio(&self, over: (&Case, &str, &str), under: (&Case, &str, &str)) -> Option<f64> {
         let under = self.values(under.0, under.1, under.2);
         let over = self.values(over.0, over.1, over.2);
-        let ratios = over.into_iter().filter_map(|(round, value)| {
-            let (_, base) = under.iter().find(|(other, _)| *other == round)?;
-            Some(value / base)
-        });
-        median(ratios.collect())
+        let ratios = |fits: fn(&Figure, &Figure) -> bool| {
+            let ratios = over.iter().flat_map(|above| {
+                let fitting = under.iter().filter(move |below| fits(above, below));
+                fitting.map(|below| above.value / below.value)
+            });
+            median(ratios.collect())
+        };
+        ratios(|above, below| above.round == below.round && above.regime == below.regime)
+            .or_else(|| ratios(|above, below| above.regime == below.regime))
+            .or_else(|| ratios(|above, below| above.round == below.round))
     }
 
     /// The lines of turns that failed.

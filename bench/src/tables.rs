@@ -93,7 +93,7 @@ fn print_probe(run: &Run) {
     for field in first.keys() {
         let values = run.values(&probe, "machine", field);
         if !["round", "workers", "size"].contains(&field.as_str()) && !values.is_empty() {
-            let values = values.iter().map(|(_, value)| value.to_string());
+            let values = values.iter().map(|figure| figure.value.to_string());
             println!("{field:>22}: {}", values.collect::<Vec<_>>().join("  "));
         }
     }

@@ -40,7 +40,9 @@ fn path(options: &runner::Options) -> std::io::Result<Option<PathBuf>> {
         std::env::current_exe()?.with_file_name("versus-parts")
     };
     std::fs::create_dir_all(&directory)?;
-    Ok(Some(directory.join(ringpool_bench::machine::now("%Y-%m-%d-%H%M.jsonl"))))
+    let stem = ringpool_bench::machine::now("%Y-%m-%d-%H%M");
+    let names = (1..).map(|number| if number == 1 { stem.clone() } else { format!("{stem}-{number}") });
+    Ok(names.map(|name| directory.join(format!("{name}.jsonl"))).find(|path| !path.exists()))
 }
 
 fn versus(options: &runner::Options) -> std::io::Result<bool> {
