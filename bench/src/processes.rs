@@ -64,19 +64,33 @@ fn cpu(pid: u32, thread: u32) -> u64 {
     schedstat.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
 }
 
-/// Nanoseconds that the first thread of this process has used.
-pub fn cpu_of_main() -> u64 {
-    let me = std::process::id();
-    cpu(me, me)
+/// What a thread has used so far.
+pub struct Used {
+    process: u32,
+    thread: u32,
+    ns: u64,
 }
 
-/// Nanoseconds that all other threads of this process have used, and all that it has started.
-pub fn cpu_of_others() -> u64 {
+/// All other threads of this process, and all of those that it has started.
+pub fn cpu_of_others() -> Vec<Used> {
     let me = std::process::id();
-    let threads = |pid: u32| {
-        let threads = read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        threads.filter_map(move |entry| Some((pid, entry.file_name().to_str()?.parse::<u32>().ok()?)))
+    let threads = |process: u32| {
+        let threads = read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        threads.filter_map(move |entry| Some((process, entry.file_name().to_str()?.parse::<u32>().ok()?)))
     };
     let all = std::iter::once(me).chain(descendants(me)).flat_map(threads);
-    all.filter(|&(pid, thread)| (pid, thread) != (me, me)).map(|(pid, thread)| cpu(pid, thread)).sum()
+    let others = all.filter(|&thread| thread != (me, me));
+    others.map(|(process, thread)| Used { process, thread, ns: cpu(process, thread) }).collect()
+}
+
+/// What each has used since then, with its name; those that have used nothing are left out.
+pub fn since(then: &[Used]) -> Vec<(String, u64)> {
+    let used = cpu_of_others().into_iter().filter_map(|now| {
+        let before = then.iter().find(|one| (one.process, one.thread) == (now.process, now.thread));
+        let ns = now.ns - before.map_or(0, |one| one.ns);
+        let name = read_to_string(format!("/proc/{}/task/{}/comm", now.process, now.thread));
+        let place = if now.process == std::process::id() { "client" } else { "worker" };
+        (ns > 0).then(|| (format!("{place}/{}", name.unwrap_or_default().trim()), ns))
+    });
+    used.collect()
 }

@@ -55,7 +55,7 @@ fn show(field: &str, value: f64) -> String {
 }
 
 /// The fields that have columns, where there are any.
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 12] = [
     "p50_ns",
     "p99_ns",
     "p999_ns",
@@ -66,7 +66,6 @@ const COLUMNS: [&str; 13] = [
     "shared_bytes",
     "processes",
     "cpu_ns",
-    "cpu_of_measuring_ns",
     "later_faults_client",
     "later_faults_workers",
 ];
@@ -109,20 +108,21 @@ fn print_case(run: &Run, work: &Work, case: &Case) {
     let based = rows.contains(&work.base) && rows.len() > 1;
     print!("{:>16}", "");
     for column in &columns {
-        let name = column.trim_end_matches("_ns").trim_end_matches("_bytes").replace("later_", "");
-        print!("{name:>12}");
+        let name =
+            column.trim_end_matches("_ns").trim_end_matches("_bytes").replace("later_faults", "faults");
+        print!("{name:>14}");
         if *column == work.metric && based {
-            print!("{:>14}", format!("/ {}", work.base));
+            print!("{:>15}", format!("/ {}", work.base));
         }
     }
     println!();
     for row in rows {
         print!("{row:>16}");
         for column in &columns {
-            print!("{:>12}", run.median(case, row, column).map_or("–".into(), |value| show(column, value)));
+            print!("{:>14}", run.median(case, row, column).map_or("–".into(), |value| show(column, value)));
             if *column == work.metric && based {
                 let ratio = run.ratio((case, row, column), (case, work.base, column));
-                print!("{:>14}", ratio.map_or("–".into(), |ratio| format!("{ratio:.2}")));
+                print!("{:>15}", ratio.map_or("–".into(), |ratio| format!("{ratio:.2}")));
             }
         }
         println!();

@@ -26,7 +26,7 @@ fn options(arguments: &[String]) -> Option<runner::Options> {
     }
     let known = works.iter().all(|name| ringpool_bench::works::find(name).is_some())
         && contestants.iter().all(|name| ringpool_bench::contestants::find(name).is_some());
-    let rounds = rounds.unwrap_or(scale.pick(1, 3, 7));
+    let rounds = rounds.unwrap_or(scale.pick(1, 3, 6));
     known.then_some(runner::Options { scale, rounds, works, contestants })
 }
 

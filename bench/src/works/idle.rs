@@ -2,7 +2,7 @@
 
 use super::{Case, Outcome, Scale, Work, cases, warm};
 use crate::contestants::Contestant;
-use crate::processes::{cpu_of_main, cpu_of_others, descendants, resident, shared};
+use crate::processes::{cpu_of_others, descendants, resident, shared, since};
 use crate::record::Fields;
 use crate::shm::Child;
 use serde_json::json;
@@ -44,9 +44,9 @@ fn run(contestant: &Contestant, case: Case, scale: Scale) -> Outcome {
         return Err("a wrong result".into());
     }
     std::thread::sleep(Duration::from_millis(10));
-    let (others, main) = (cpu_of_others(), cpu_of_main());
+    let before = cpu_of_others();
     std::thread::sleep(Duration::from_millis(scale.pick(100, 3000, 3000)));
-    let (main, others) = (cpu_of_main() - main, cpu_of_others() - others);
+    let used = since(&before);
     let processes = descendants(std::process::id()).len();
     let all = family(resident);
     let base = *bare.get(processes).ok_or("it has more processes than expected")?;
@@ -56,8 +56,8 @@ fn run(contestant: &Contestant, case: Case, scale: Scale) -> Outcome {
     fields.insert("bare_bytes".into(), json!(base));
     fields.insert("added_bytes".into(), json!(all.saturating_sub(base)));
     fields.insert("shared_bytes".into(), json!(family(shared)));
-    fields.insert("cpu_ns".into(), json!(others));
-    fields.insert("cpu_of_measuring_ns".into(), json!(main));
+    fields.insert("cpu_ns".into(), json!(used.iter().map(|(_, ns)| ns).sum::<u64>()));
+    fields.insert("cpu_of".into(), json!(used));
     Ok(fields)
 }
 
