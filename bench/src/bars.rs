@@ -145,14 +145,17 @@ pub fn all(run: &Run) -> Vec<Bar> {
 
 /// A table of those that were measured.
 pub fn print(run: &Run) {
-    println!("\n{:<64} {:>10} {:>10}", "bars", "measured", "at most");
-    for bar in all(run) {
-        let Some(measured) = bar.measured else { continue };
+    let bars = all(run);
+    let measured = bars.iter().filter_map(|bar| Some((bar, bar.measured?)));
+    for (index, (bar, measured)) in measured.enumerate() {
+        if index == 0 {
+            println!("\n{:<72} {:>10} {:>10}", "bars", "measured", "at most");
+        }
         let (limit, verdict) = match bar.limit {
             f64::INFINITY => (String::new(), ""),
             limit if measured <= limit => (bar.unit.show(limit), "met"),
             limit => (bar.unit.show(limit), "MISSED"),
         };
-        println!("{:<64} {:>10} {limit:>10} {verdict}", bar.text, bar.unit.show(measured));
+        println!("{:<72} {:>10} {limit:>10} {verdict}", bar.text, bar.unit.show(measured));
     }
 }

@@ -70,12 +70,15 @@ fn picture(
     note: &str,
     panels: &[(Case, &str, Option<&str>)],
     one_scale: bool,
-) -> String {
+) -> Option<String> {
     let panels: Vec<_> = panels
         .iter()
         .map(|(case, field, tail)| (tables::title(case), rows(run, case, field, *tail)))
         .filter(|(_, rows)| !rows.is_empty())
         .collect();
+    if panels.is_empty() {
+        return None;
+    }
     let limits = |rows: &mut dyn Iterator<Item = &Row>| {
         let (mut low, mut high) = (f64::INFINITY, 0f64);
         for row in rows {
@@ -143,7 +146,7 @@ fn picture(
         let _ = writeln!(legend, "<text class='small' x='{}' y='74'>{name}</text>", at + 9.0);
     }
     let [model, commit, date] = machine;
-    format!(
+    Some(format!(
         "<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{height:.0}' \
          viewBox='0 0 {WIDTH} {height:.0}' role='img' aria-label='{title}'>\n<style>{STYLE}</style>\n\
          <rect class='card' x='.5' y='.5' width='{:.0}' height='{:.0}' rx='8'/>\n\
@@ -152,10 +155,10 @@ fn picture(
          </svg>\n",
         WIDTH - 1.0,
         height - 1.0
-    )
+    ))
 }
 
-/// Draws all pictures of a run beside its file, and says where.
+/// Draws pictures of what there is of a run, beside its file, and says where.
 pub fn draw(run: &Run, file: &Path) -> Result<Vec<PathBuf>> {
     let case = |work: &str, workers, size| Case { work: work.into(), workers, size };
     let (p50, p99) = ("p50_ns", Some("p99_ns"));
@@ -180,6 +183,7 @@ pub fn draw(run: &Run, file: &Path) -> Result<Vec<PathBuf>> {
 
     let mut paths = Vec::new();
     for (name, svg) in [("latency", latency), ("throughput", throughput), ("payloads", payloads)] {
+        let Some(svg) = svg else { continue };
         let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
         let path = file.with_file_name(format!("{stem}-{name}.svg"));
         std::fs::write(&path, svg)?;
