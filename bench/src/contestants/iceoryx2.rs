@@ -179,7 +179,12 @@ struct Workers {
 
 fn start(workers: usize, wait: Wait) -> Started<dyn Numbers> {
     let node = NodeBuilder::new().create::<ipc::Service>()?;
-    let most = (512 / workers).max(1);
+    // What a request costs grows with the number of those that may be on their way, so each way of waiting
+    // has the number that suits it best.
+    let most = match wait {
+        Wait::Event => 64,
+        _ => 4,
+    };
     let mut started = Vec::new();
     for _ in 0..workers {
         let name = fresh_name();
