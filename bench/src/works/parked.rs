@@ -17,8 +17,9 @@ pub const WORK: Work = Work {
         // Who polls never rests.
         None if contestant.numbers.is_some() && contestant.parks => {
             let all = [1, 2];
-            let threads_too = contestant.kind != Kind::Processes || scale == Scale::Full;
-            cases(if threads_too { &all } else { &all[..1] }, &[0])
+            // Peers that take long to start are asked for both in records only.
+            let both = contestant.kind != Kind::Processes || scale == Scale::Full;
+            cases(if both { &all } else { &all[..1] }, &[0])
         }
         _ => Vec::new(),
     },
