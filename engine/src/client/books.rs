@@ -321,7 +321,8 @@ impl Books {
     /// The outcome for the caller with this ticket, once it is there.
     #[inline]
     pub(crate) fn take_outcome(&mut self, ticket: Ticket) -> Option<Taken> {
-        let at = self.stash.iter().position(|&(caller, _)| caller == ticket.caller)?;
+        // Mostly it has just come, and there is no other.
+        let at = self.stash.iter().rposition(|&(caller, _)| caller == ticket.caller)?;
         Some(self.stash.swap_remove(at).1)
     }
 }

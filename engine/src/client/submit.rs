@@ -260,13 +260,13 @@ impl Client {
         let generation = state.entries[number as usize].generation;
         let meta = Meta { shape, max_attempts: self.max_attempts, inline_len: usize::from(len) };
         match self.checked {
-            None => slot.args.put(words),
+            None => slot.args.fill_words(words),
             Some(pool) => {
                 let check = Check::begin(pool, number, generation);
                 let mut words = *words;
                 words[CHECKED_ARGS / 8] =
                     check.of_task(func.0, meta.pack(), &bytemuck::bytes_of(&words)[..CHECKED_ARGS]);
-                slot.args.put(&words);
+                slot.args.fill_words(&words);
             }
         }
         if task.chunk().is_some() {

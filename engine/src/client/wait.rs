@@ -80,19 +80,18 @@ impl Client {
                 if self.is_urged() {
                     self.poll(&mut state);
                 }
+                let entry = &state.entries[ticket.slot as usize];
+                if entry.generation == ticket.generation && entry.task.is_some() {
+                    if self.consume(&mut state, ticket.slot) {
+                        // Who waits for one result of many will ask for the others next.
+                        if state.in_flight > 0 {
+                            self.poll(&mut state);
+                        }
+                        self.wake_sleepers(&mut state);
+                    }
+                }
                 if let Some(taken) = take(&mut state) {
                     return Some(taken);
-                }
-                if state.entries[ticket.slot as usize].generation == ticket.generation && over() {
-                    // Who waits for one result of many will ask for the others next.
-                    if state.in_flight > 1 {
-                        self.poll(&mut state);
-                    }
-                    self.consume(&mut state, ticket.slot);
-                    self.wake_sleepers(&mut state);
-                    if let Some(taken) = take(&mut state) {
-                        return Some(taken);
-                    }
                 }
                 if state.entries[ticket.slot as usize].generation != ticket.generation {
                     // Its slot is somebody else's by now: what is left of a chunk, or an error on its way.

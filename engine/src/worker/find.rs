@@ -14,6 +14,8 @@ const PARK_LIMIT: Duration = Duration::from_secs(1);
 const KEEP: usize = 64 << 20;
 /// Every so many ranges are taken in the order that favours what waits elsewhere.
 const FAIR_EVERY: u32 = 8;
+/// Every so many rounds of the search loop the core is told that it spins.
+const PAUSE_EVERY: u32 = 4;
 /// Every so many rounds of the search loop other workers' windows are looked at, too.
 const STEAL_EVERY: u32 = 64;
 
@@ -184,7 +186,10 @@ impl Worker<'_> {
             if self.stopping() {
                 break;
             }
-            spin_loop();
+            // It takes as long as two rounds.
+            if round % PAUSE_EVERY == 0 {
+                spin_loop();
+            }
         }
         None
     }

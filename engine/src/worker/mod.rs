@@ -66,8 +66,8 @@ pub(crate) struct Worker<'s> {
     creator_gone: &'s dyn Fn() -> bool,
 }
 
-/// Nanoseconds of a search round are some tens; this many are about 50 microseconds.
-const SPIN_ROUNDS: u32 = if cfg!(feature = "crash") { 2 } else { 1000 };
+/// A search round is some 20 nanoseconds; this many are about 50 microseconds.
+const SPIN_ROUNDS: u32 = if cfg!(feature = "crash") { 2 } else { 2500 };
 
 impl<'s> Worker<'s> {
     /// Becomes incarnation `incarnation` of place `index`. `creator_gone` is asked now and then.
