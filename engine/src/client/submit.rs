@@ -164,19 +164,28 @@ impl Client {
     /// Takes back those of a stream's tasks that no worker has started, and forgets the results of the others.
     pub(crate) fn close_stream(&self, stream: u32) {
         let mut state = self.lock();
+        self.take_back(&mut state, |to| matches!(to, Target::Stream(to) if *to == stream));
+        state.close_stream(stream);
+    }
+
+    /// Takes back those of the sink's tasks that no worker has started.
+    pub(crate) fn cancel(&self, sink: &Arc<dyn Sink>) {
+        let theirs = |to: &Target| matches!(to, Target::Sink(to) if Arc::ptr_eq(to, sink));
+        self.take_back(&mut self.lock(), theirs);
+    }
+
+    fn take_back(&self, state: &mut Books, theirs: impl Fn(&Target) -> bool) {
         let mut taken = false;
         for number in 0..state.fresh {
             let entry = &state.entries[number as usize];
-            let theirs =
-                matches!(&entry.task, Some(InFlight { to: Target::Stream(to), .. }) if *to == stream);
+            let theirs = entry.task.as_ref().is_some_and(|task| theirs(&task.to));
             if theirs && self.segment.slot(number).word().cancel(entry.generation) {
-                self.release_slot(&mut state, number);
+                self.release_slot(state, number);
                 taken = true;
             }
         }
-        state.close_stream(stream);
         if taken {
-            self.wake_sleepers(&mut state); // somebody may wait for a slot
+            self.wake_sleepers(state); // somebody may wait for a slot
         }
     }
 

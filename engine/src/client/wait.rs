@@ -81,14 +81,13 @@ impl Client {
                     self.poll(&mut state);
                 }
                 let entry = &state.entries[ticket.slot as usize];
-                if entry.generation == ticket.generation && entry.task.is_some() {
-                    if self.consume(&mut state, ticket.slot) {
-                        // Who waits for one result of many will ask for the others next.
-                        if state.in_flight > 0 {
-                            self.poll(&mut state);
-                        }
-                        self.wake_sleepers(&mut state);
+                let mine = entry.generation == ticket.generation && entry.task.is_some();
+                if mine && self.consume(&mut state, ticket.slot) {
+                    // Who waits for one result of many will ask for the others next.
+                    if state.in_flight > 0 {
+                        self.poll(&mut state);
                     }
+                    self.wake_sleepers(&mut state);
                 }
                 if let Some(taken) = take(&mut state) {
                     return Some(taken);

@@ -109,6 +109,17 @@ impl<'g> PayloadWriter<'g> {
         PayloadWriter { span, base, used: base, grow, error: None }
     }
 
+    /// Refuses archives that are too large for their pointers.
+    pub(crate) fn check_reach(size: usize) -> Result<()> {
+        if size > REACH { Err(too_large(size)) } else { Ok(()) }
+    }
+
+    /// Goes on behind the first `used` bytes, which are of the same archive.
+    pub(crate) fn behind(span: Span, used: usize, grow: &'g mut dyn Grow) -> Self {
+        debug_assert!(used <= span.cap);
+        PayloadWriter { span, base: 0, used, grow, error: None }
+    }
+
     /// The memory that was written, and where the writing ended.
     #[inline]
     pub(crate) fn finish(self) -> (Span, usize) {

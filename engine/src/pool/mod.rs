@@ -125,8 +125,12 @@ impl Pool {
 
     /// Calls `f` on every item and waits for all results, in the order of the items.
     ///
-    /// Items travel in chunks of a quarter of each worker's share; [`map_async`](Self::map_async) lets you
-    /// choose. If calls fail, the error is that of the first item that failed; all others are run.
+    /// Items travel in chunks of a quarter of each worker's share, numbers and the like in chunks of 256 KiB
+    /// at most; [`map_async`](Self::map_async) lets you choose. If calls fail, the error is that of the first
+    /// item that failed; all others are run.
+    ///
+    /// If the iterator knows how many items it has, the first are run while it goes on. Should it panic then,
+    /// what no worker has begun is taken back.
     ///
     /// ```
     /// # ringpool::init();
@@ -140,7 +144,7 @@ impl Pool {
         I: IntoIterator<Item = T>,
         F: Task<(T,), M>,
     {
-        self.map_async(f, items, None)?.get()
+        map::run(&self.inner, &Calls::items(f)?, items)
     }
 
     /// Calls `f` on every item in a worker; the results can be fetched later, all at once.
@@ -175,7 +179,7 @@ impl Pool {
         I: IntoIterator<Item = A>,
         F: Task<A, M>,
     {
-        self.starmap_async(f, items, None)?.get()
+        map::run(&self.inner, &Calls::tuples(f)?, items)
     }
 
     /// [`map_async`](Self::map_async) for functions of several arguments.

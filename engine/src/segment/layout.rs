@@ -135,7 +135,8 @@ pub(crate) struct ProcessEntry {
     pub lanes: AtomicU32,
     _park_line: [u32; 30],
     pub window: Window,
-    /// What the worker runs: `[slot + 1 32][item 32]`; 0 for nothing. A statistic.
+    /// Which slot's chunk the worker is in the middle of: `[slot + 1 32][unused 32]`; 0 for none. Which item,
+    /// the slot's `done` says.
     pub current: AtomicU64,
     /// Tasks done in this place since the pool began: a statistic, and a sign of life for the client's
     /// back-stop. Counted (Release) after T3.

@@ -125,7 +125,15 @@ impl Scratch {
         self.heap.resize(32, 0);
         let first = self.span();
         let done = AtomicU32::new(0);
-        entry(Call { args, shape: Shape::One, first, grow: self, on_item: &|_| {}, done: &done })
+        entry(Call {
+            args,
+            shape: Shape::One,
+            first,
+            grow: self,
+            on_begin: &|| {},
+            on_item: None,
+            done: &done,
+        })
     }
 
     fn span(&mut self) -> Span {

@@ -18,6 +18,11 @@ pub fn reversed(mut words: Vec<u64>) -> Vec<u64> {
     words
 }
 
+/// Items whose results are archives.
+pub fn spelled(x: u64) -> String {
+    format!("number {x}")
+}
+
 fn words(seed: u64) -> Vec<u64> {
     (0..100 + seed).collect()
 }
@@ -55,6 +60,7 @@ pub struct Batch {
     spreads: Vec<AsyncResult<(u64, u64, u64)>>,
     reversals: Vec<AsyncResult<Vec<u64>>>,
     mapped: MapResult<u64>,
+    texts: MapResult<String>,
 }
 
 impl Batch {
@@ -64,6 +70,7 @@ impl Batch {
             spreads: (0..2).map(|x| pool.apply_async(spread, (x,))).collect::<Result<_>>()?,
             reversals: (0..3).map(|x| pool.apply_async(reversed, (words(x),))).collect::<Result<_>>()?,
             mapped: pool.map_async(double, 0..12, Some(3))?,
+            texts: pool.map_async(spelled, 0..4, Some(2))?,
         })
     }
 
@@ -74,6 +81,7 @@ impl Batch {
             + self.spreads.iter().filter(|result| !result.wait(MOMENT)).count()
             + self.reversals.iter().filter(|result| !result.wait(MOMENT)).count()
             + usize::from(!self.mapped.wait(MOMENT))
+            + usize::from(!self.texts.wait(MOMENT))
     }
 
     /// Waits for all outcomes, and checks them.
@@ -90,6 +98,9 @@ impl Batch {
         }
         for (x, result) in self.mapped.get_each().expect("a map").into_iter().enumerate() {
             tally.add(result, &(2 * x as u64));
+        }
+        for (x, result) in self.texts.get_each().expect("a map").into_iter().enumerate() {
+            tally.add(result, &spelled(x as u64));
         }
     }
 }
