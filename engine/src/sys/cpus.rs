@@ -99,6 +99,12 @@ fn whole_cpus(quota: u64, period: u64) -> Option<u64> {
     (period != 0).then(|| quota.div_ceil(period).max(1))
 }
 
+/// Lets another thread that waits for this CPU have it, if there is one.
+#[inline]
+pub(crate) fn yield_cpu() {
+    rustix::thread::sched_yield();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

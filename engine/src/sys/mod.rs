@@ -9,7 +9,7 @@ mod process;
 mod program;
 
 pub(crate) use channel::{Channel, EventFd, Listener, Received, Sent, connect, poll_in};
-pub(crate) use cpus::usable_cpus;
+pub(crate) use cpus::{usable_cpus, yield_cpu};
 pub(crate) use inspect::{children, fate, memfds_of, name_of, open_sealed};
 pub(crate) use memory::{Mapping, create_memfd, physical_memory};
 pub(crate) use process::{
