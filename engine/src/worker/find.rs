@@ -96,9 +96,9 @@ impl Worker<'_> {
         let others = u64::from(segment.places().saturating_sub(2));
         let quota = self.tasks_left.unwrap_or(u64::MAX);
         let most = |waiting: u64| {
-            // One at a time while somebody could take the next; else an even share of what is there.
-            let idle = others > 0 && segment.bell().anybody_idle(self.index);
-            let share = if idle { 1 } else { waiting / (2 * others).max(1) };
+            // An even share of what is there, and of the rest the next time. Who is idle is woken for what is in the
+            // window as for what is in the ring.
+            let share = if others == 0 { waiting } else { waiting / (2 * (others + 1)) };
             share.min(BATCH as u64).min(quota)
         };
         // All at once, and for writing: otherwise the claim of one would wait for its line, then the next for its.
