@@ -2,7 +2,9 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ringpool::Pool;
-use ringpool_bench::{PipeWorker, ThreadPool, inc, xor, xor_shared, xor_view};
+use ringpool_bench::contestants::crossbeam::ThreadPool;
+use ringpool_bench::contestants::pipe::PipeWorker;
+use ringpool_bench::tasks::{inc, xor, xor_shared, xor_view};
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::{Duration, Instant};

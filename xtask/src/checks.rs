@@ -31,11 +31,7 @@ pub const STEPS: &[Step] = &[
     Step { name: "models", limit: 1200, run: |job| job.run(cargo("test --package ringpool-models")) },
     Step { name: "integration", limit: 1800, run: |job| job.run(cargo("test --package ringpool-tests")) },
     Step { name: "sweeps", limit: 1200, run: sweeps },
-    Step {
-        name: "bench",
-        limit: 1200,
-        run: |job| job.run(cargo("bench --package ringpool-bench -- --test")),
-    },
+    Step { name: "bench", limit: 1800, run: bench },
     Step { name: "examples", limit: 900, run: examples::run },
 ];
 
@@ -55,6 +51,12 @@ fn sweeps(job: &Job) -> Result<(), String> {
     let features = "--package ringpool-tests --features crash --test sweeps --test waiting";
     job.run(cargo(&format!("clippy {features} -- -D warnings")))?;
     job.run(cargo(&format!("test {features}")))
+}
+
+/// All that is measured, done once. One profile, so that everything is compiled once.
+fn bench(job: &Job) -> Result<(), String> {
+    job.run(cargo("bench --package ringpool-bench -- --test"))?;
+    job.run(cargo("run --profile bench --package ringpool-bench --bin versus -- --smoke"))
 }
 
 pub fn test(steps: &[Step]) -> ExitCode {

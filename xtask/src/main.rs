@@ -1,4 +1,5 @@
-//! `cargo xtask test`, the check of the project, and `cargo xtask prove`, its long proofs.
+//! `cargo xtask test`, the check of the project; `cargo xtask prove`, its long proofs; and `cargo xtask
+//! versus`, its measurements.
 
 mod checks;
 mod examples;
@@ -7,10 +8,14 @@ mod run;
 
 use checks::STEPS;
 use prove::PROOFS;
+use run::{Job, cargo};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const USAGE: &str = "usage: cargo xtask test  [--list | --only NAME]
-       cargo xtask prove [--list | [--quick] [--only NAME]]";
+       cargo xtask prove [--list | [--quick] [--only NAME]]
+       cargo xtask versus [--smoke | --quick] [--rounds N] [--only WORK].. [--contestant NAME]..
+       cargo xtask plots FILE";
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> ExitCode {
     names.for_each(|name| println!("{name}"));
@@ -20,6 +25,19 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> ExitCode {
 fn unknown(name: &str, of: &str) -> ExitCode {
     eprintln!("there is no step {name:?}; cargo xtask {of} --list shows all");
     ExitCode::from(2)
+}
+
+/// Runs the side-by-side runner, which has time limits of its own for each turn.
+fn measure(arguments: &[&str]) -> ExitCode {
+    let versus = cargo("run --quiet --release --package ringpool-bench --bin versus --");
+    let versus = arguments.iter().fold(versus, |command, argument| command.arg(argument));
+    match Job::new(Duration::from_secs(4 * 3600)).and_then(|job| job.run(versus)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -41,6 +59,8 @@ fn main() -> ExitCode {
             Some(index) => prove::prove(&PROOFS[index..=index], quick),
             None => unknown(name, "prove"),
         },
+        ["versus", ..] => measure(&arguments[1..]),
+        ["plots", file] => measure(&["--plots", file]),
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)

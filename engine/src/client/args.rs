@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::payload::{Grow, Payload, Span, put, put_flat_items, put_items};
 use crate::segment::Segment;
 use crate::shared_slice::Collect;
-use crate::slot::{CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
+use crate::slot::{ArgWords, ArgsHandle, CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
+use crate::task::Task;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -87,13 +88,13 @@ impl Drop for ArgsBlock {
 pub(crate) struct Args {
     pub bytes: ArgsBytes,
     /// Shared arrays that the arguments refer to.
-    _arrays: Option<Arc<[Arc<ArgsBlock>]>>,
+    pub(super) arrays: Option<Arc<[Arc<ArgsBlock>]>>,
 }
 
 /// Where arguments lie.
 #[derive(Clone)]
 pub(crate) enum ArgsBytes {
-    Inline { bytes: [u8; INLINE_ARGS], len: u8 },
+    Inline { words: ArgWords, len: u8 },
     Block(Arc<ArgsBlock>),
 }
 
@@ -137,13 +138,49 @@ impl Args {
         let collect = Collect::begin();
         let (_, len) = put(value, span, &mut memory)?;
         let bytes = match memory.block {
-            None => ArgsBytes::Inline { bytes: first.0, len: len as u8 },
+            None => ArgsBytes::Inline { words: bytemuck::cast(first.0), len: len as u8 },
             Some(mut block) => {
                 block.len = len;
                 ArgsBytes::Block(Arc::new(block))
             }
         };
-        Ok(Args { bytes, _arrays: collect.end() })
+        Ok(Args { bytes, arrays: collect.end() })
+    }
+
+    /// [`archive`](Self::archive) of the arguments for a task.
+    #[inline]
+    pub(crate) fn of_task<A: Payload, M, F: Task<A, M>>(arena: &Arc<ClientArena>, args: &A) -> Result<Self> {
+        match Self::short::<A, M, F>(arena, args) {
+            Some((words, len)) => Ok(Self::of_words(words, len)),
+            None => Self::archive(arena, args),
+        }
+    }
+
+    /// Arguments that are in the first `len` bytes of these words, and refer to nothing.
+    #[inline]
+    pub(crate) fn of_words(words: ArgWords, len: usize) -> Self {
+        Args { bytes: ArgsBytes::Inline { words, len: len as u8 }, arrays: None }
+    }
+
+    /// The words of the arguments for a task, and how many bytes of them they are, if they are plain and fit.
+    #[inline]
+    pub(crate) fn short<A, M, F: Task<A, M>>(arena: &ClientArena, args: &A) -> Option<(ArgWords, usize)> {
+        let mut words = ArgWords::default();
+        let len = F::copy_args(args, bytemuck::cast_mut(&mut words))?;
+        (len <= arena.inline).then_some((words, len))
+    }
+
+    /// What stands for them in the slot, and how many bytes of that are the arguments themselves. `items` is
+    /// the range of a chunk.
+    #[inline]
+    pub(super) fn words(&self, items: Option<(u32, u32)>) -> (ArgWords, u8) {
+        match &self.bytes {
+            ArgsBytes::Inline { words, len } => (*words, *len),
+            ArgsBytes::Block(block) => {
+                let (first, end) = items.unwrap_or((0, 0));
+                (ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end }.words(), 0)
+            }
+        }
     }
 
     /// The same, always in a block.
@@ -167,7 +204,7 @@ impl Args {
         let span = Span { ptr: block.ptr(), cap: block.block.len };
         let (count, len) = put_flat_items(items, most, span)?;
         block.len = len;
-        Ok((count, Args { bytes: ArgsBytes::Block(Arc::new(block)), _arrays: None }))
+        Ok((count, Args { bytes: ArgsBytes::Block(Arc::new(block)), arrays: None }))
     }
 
     fn in_block(
@@ -181,6 +218,6 @@ impl Args {
         let (_, len) = write(first, &mut memory)?;
         let mut block = memory.block.expect("grown above");
         block.len = len;
-        Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), _arrays: collect.end() })
+        Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), arrays: collect.end() })
     }
 }

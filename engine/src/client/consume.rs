@@ -1,22 +1,25 @@
 //! Taking results out of slots.
 
-use super::result_bytes::{ResultBlock, Short};
-use super::{Client, Death, InFlight, Outcome, ResultBytes, State};
+use super::books::Chunk;
+use super::result_bytes::{ResultBlock, Short, Tiny};
+use super::{Books, Client, Death, InFlight, Outcome, ResultBytes};
 use crate::arena::{Adoption, Class, EXTENT, WORDS_PER_EXTENT};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::recovery::{CLIENT, block_word, named_block};
-use crate::slot::{Answer, Check, INLINE_RESULT, Owner, Place, Slot, State as SlotState, Word};
-use crate::sync::Ordering;
+use crate::slot::{Answer, Check, Owner, Place, Slot, State as SlotState, Word};
+use crate::sync::{Ordering, prefetch_to_write};
 use crate::task::{Status, failure};
 
 /// So many workers may die in a chunk before they start an item; the next death is the item's fault.
 const IDLE_DEATHS: u32 = 3;
+/// How many slots are fetched before they are looked at.
+const AHEAD: u32 = 8;
 /// Results larger than this are looked at closely before they are copied.
 const LARGE: u64 = 1 << 20;
 
 impl Client {
     /// Takes every outcome that workers have announced.
-    pub(super) fn poll(&self, state: &mut State) {
+    pub(super) fn poll(&self, state: &mut Books) {
         let mut everything = false;
         let mut taken = 0;
         for worker in 1..self.segment.places() {
@@ -28,9 +31,22 @@ impl Client {
                 state.read[w] = tail; // more than fits: corrupt, or we have been told so by `overflow`
                 everything = true;
             }
-            while state.read[w] != tail {
-                let hint = ring.get(state.read[w]);
-                state.read[w] = state.read[w].wrapping_add(1);
+            // Some slots ahead, and for writing: each is about to be recycled.
+            let fetch = |position| {
+                if let Some(slot) = self.segment.slots().get(ring.get(position) as usize) {
+                    prefetch_to_write(&slot.word);
+                }
+            };
+            let mut read = state.read[w];
+            let mut fetched = read;
+            while read != tail {
+                while fetched != tail && fetched.wrapping_sub(read) < AHEAD {
+                    fetch(fetched);
+                    fetched = fetched.wrapping_add(1);
+                }
+                let hint = ring.get(read);
+                read = read.wrapping_add(1);
+                state.read[w] = read;
                 taken += u32::from(self.consume(state, hint));
             }
             // A line that the worker reads: written only when half a ring is owed.
@@ -49,7 +65,7 @@ impl Client {
     }
 
     /// Whether [`poll`](Self::poll) would find anything. The last look before sleeping.
-    pub(super) fn has_news(&self, state: &State) -> bool {
+    pub(super) fn has_news(&self, state: &Books) -> bool {
         self.segment.rescan().is_up()
             || (1..self.segment.places()).any(|worker| {
                 let ring = self.segment.completions(worker);
@@ -58,7 +74,7 @@ impl Client {
     }
 
     /// Looks at every slot that is on its way, hint or not.
-    pub(super) fn scan(&self, state: &mut State) {
+    pub(super) fn scan(&self, state: &mut Books) {
         let mut taken = 0;
         for number in 0..state.fresh {
             taken += u32::from(self.consume(state, number));
@@ -69,21 +85,38 @@ impl Client {
     }
 
     /// Threads of this process that sleep until any task completes: one of them may be who waits for it.
-    pub(super) fn wake_sleepers(&self, state: &mut State) {
+    pub(super) fn wake_sleepers(&self, state: &mut Books) {
         if state.sleepers > 0 {
             self.segment.sleep().wake_always();
         }
     }
 
     /// Takes the outcome of a slot, if it has one; `true` if it had.
-    pub(super) fn consume(&self, state: &mut State, number: u32) -> bool {
+    #[inline]
+    pub(super) fn consume(&self, state: &mut Books, number: u32) -> bool {
         let Some(entry) = state.entries.get(number as usize) else { return false };
-        if entry.task.is_none() {
-            return false; // a stale hint
-        }
+        let Some(task) = &entry.task else { return false }; // a stale hint
         let generation = entry.generation;
         let slot = self.segment.slot(number);
         let word = slot.word().load();
+        // What most tasks come to, in one line of the slot.
+        if word.is_done_in(generation)
+            && task.kept.is_none()
+            && self.checked.is_none()
+            && let Some(len) = Answer::tiny(slot.answer.load(Ordering::Relaxed), Status::Value as u32)
+        {
+            let value = Tiny { word: slot.tiny.load(Ordering::Relaxed), len };
+            self.recycle(state, number);
+            state.settle_tiny(number, value);
+            return true;
+        }
+        self.consume_any(state, number, generation, word)
+    }
+
+    /// The same for all outcomes.
+    #[inline(never)]
+    fn consume_any(&self, state: &mut Books, number: u32, generation: u32, word: Word) -> bool {
+        let slot = self.segment.slot(number);
         let wrong = || {
             Error::corrupted(format!("slot {number} is {word:?} ({:#x}) in generation {generation}", word.0))
         };
@@ -96,15 +129,16 @@ impl Client {
                 let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
                 let answer = self.answer(slot, number, word, guest);
                 let task = state.entries[number as usize].task.as_ref();
-                let (items, name) = task.map_or((None, ""), |task| (task.items, task.spec.name));
-                match (answer, items) {
+                let (chunk, function) = task.map_or((None, 0), |task| (task.chunk(), task.function));
+                match (answer, chunk) {
                     (Err(error), _) => self.corrupted(state, number, error),
                     (Ok(outcome), None) => {
-                        let outcome = with_name(outcome, name).unwrap_or_else(Outcome::Failed);
+                        let outcome = with_name(outcome, state, function).unwrap_or_else(Outcome::Failed);
                         self.settle(state, number, outcome)
                     }
-                    (Ok(outcome), Some(range)) => {
-                        self.settle_chunk(state, slot, number, range, with_name(outcome, name))
+                    (Ok(outcome), Some(chunk)) => {
+                        let outcome = with_name(outcome, state, function);
+                        self.settle_chunk(state, slot, number, chunk.items, outcome)
                     }
                 }
             }
@@ -119,9 +153,9 @@ impl Client {
         }
     }
 
-    fn settle(&self, state: &mut State, number: u32, outcome: Outcome) -> bool {
+    fn settle(&self, state: &mut Books, number: u32, outcome: Outcome) -> bool {
         if let Some(task) = self.release_slot(state, number) {
-            task.sink.deliver(task.tag, outcome);
+            task.deliver(outcome, state);
         }
         true
     }
@@ -134,11 +168,10 @@ impl Client {
         };
         let check = self.checked.map(|pool| Check::begin(pool, number, word.generation()));
         let bytes = match answer.place {
-            Place::Tiny => {
-                let mut bytes = Short([0; INLINE_RESULT]);
-                bytes.0[..8].copy_from_slice(&slot.tiny.load(Ordering::Relaxed).to_ne_bytes());
-                ResultBytes::Short { bytes, len: answer.short_len as u8 }
-            }
+            Place::Tiny => ResultBytes::Tiny(Tiny {
+                word: slot.tiny.load(Ordering::Relaxed),
+                len: answer.short_len as u8,
+            }),
             Place::Inline => {
                 ResultBytes::Short { bytes: Short(slot.inline.copy()), len: answer.short_len as u8 }
             }
@@ -147,7 +180,7 @@ impl Client {
                 self.block(slot, word, Some(len), guest, check.map(|check| (check, raw)))?
             }
         };
-        if let (Some(check), ResultBytes::Short { .. }) = (check, &bytes)
+        if let (Some(check), ResultBytes::Tiny(_) | ResultBytes::Short { .. }) = (check, &bytes)
             && slot.len.load(Ordering::Relaxed) != check.of_short(raw, bytes.as_slice())
         {
             return Err(Error::corrupted(format!("the result in slot {number} was written over")));
@@ -158,7 +191,7 @@ impl Client {
     /// The outcomes of the items of a chunk that its worker has finished.
     fn settle_chunk(
         &self,
-        state: &mut State,
+        state: &mut Books,
         slot: &Slot,
         number: u32,
         (first, end): (u32, u32),
@@ -169,29 +202,20 @@ impl Client {
         let error = match outcome {
             Ok(Outcome::Answer { status, bytes }) if status == Status::Chunk as u32 => {
                 if done > 0 {
-                    task.sink.deliver(task.tag, Outcome::Items { first, done, bytes });
+                    task.deliver(Outcome::Items { first, done, bytes }, state);
                 }
-                if done == end - first {
-                    return true;
+                if done < end - first {
+                    let error = format!("a chunk ended after {done} of {} items", end - first);
+                    let error = Error::corrupted(error);
+                    task.deliver(Outcome::Range { first: first + done, end, error }, state);
                 }
-                task.sink.deliver(
-                    task.tag,
-                    Outcome::Range {
-                        first: first + done,
-                        end,
-                        error: Error::corrupted(format!(
-                            "a chunk ended after {done} of {} items",
-                            end - first
-                        )),
-                    },
-                );
                 return true;
             }
             Ok(Outcome::Answer { status, bytes }) => failure(status, bytes.as_slice()),
             Ok(_) => Error::corrupted("a chunk was answered as something else".to_owned()),
             Err(error) => error,
         };
-        task.sink.deliver(task.tag, Outcome::Range { first, end, error });
+        task.deliver(Outcome::Range { first, end, error }, state);
         true
     }
 
@@ -268,10 +292,11 @@ impl Client {
     }
 
     /// A task whose worker died. A chunk keeps what is finished and goes on behind the item that failed.
-    fn lost(&self, state: &mut State, slot: &Slot, number: u32, word: Word) {
+    fn lost(&self, state: &mut Books, slot: &Slot, number: u32, word: Word) {
         let death = death_of(state, word.owner());
         let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
-        let items = state.entries[number as usize].task.as_ref().and_then(|t| t.items);
+        let chunk = state.entries[number as usize].task.as_ref().and_then(InFlight::chunk);
+        let items = chunk.map(|chunk| chunk.items);
         let mut done = slot.done.load(Ordering::Acquire);
         let salvaged = match items {
             Some(_) => self.block(slot, word, None, guest, None),
@@ -288,8 +313,8 @@ impl Client {
                 }
             }
         }
-        let Some(task) = self.release_slot(state, number) else { return };
-        let name = task.spec.name;
+        let Some(mut task) = self.release_slot(state, number) else { return };
+        let (_, name) = state.function(task.function);
         let failed = state.failed.clone();
         let died = |attempt| -> Error {
             if let Some(error) = &failed {
@@ -304,12 +329,12 @@ impl Client {
             }
             .into()
         };
-        let Some((first, end)) = items else {
-            task.sink.deliver(task.tag, Outcome::Failed(died(word.attempt() + 1)));
+        let Some(Chunk { items: (first, end), item_attempts, idle_deaths, shape }) = chunk else {
+            task.deliver(Outcome::Failed(died(word.attempt() + 1)), state);
             return;
         };
         let mut next = first;
-        let mut attempts = task.item_attempts;
+        let mut attempts = item_attempts;
         if done > 0 {
             next = first + done;
             attempts = 1;
@@ -318,16 +343,16 @@ impl Client {
                 Ok(bytes) => Outcome::Items { first, done, bytes },
                 Err(error) => Outcome::Range { first, end: next, error },
             };
-            task.sink.deliver(task.tag, outcome);
+            task.deliver(outcome, state);
         }
         // The item that it was running is the one that failed; if it had none, nobody is to blame.
         let running = death.current >> 32 == u64::from(number + 1);
         // If workers keep dying between items, somebody has to be blamed all the same.
-        let idle_deaths = if running || next > first { 0 } else { task.idle_deaths + 1 };
+        let idle_deaths = if running || next > first { 0 } else { idle_deaths + 1 };
         if (running || idle_deaths > IDLE_DEATHS) && next < end {
-            if attempts >= task.spec.max_attempts {
+            if attempts >= self.max_attempts {
                 let error = died(attempts);
-                task.sink.deliver(task.tag, Outcome::Range { first: next, end: next + 1, error });
+                task.deliver(Outcome::Range { first: next, end: next + 1, error }, state);
                 next += 1;
                 attempts = 1;
             } else {
@@ -335,10 +360,10 @@ impl Client {
             }
         }
         if next < end {
-            self.resume(
-                state,
-                InFlight { items: Some((next, end)), item_attempts: attempts, idle_deaths, ..task },
-            );
+            if let Some(kept) = &mut task.kept {
+                kept.chunk = Some(Chunk { shape, items: (next, end), item_attempts: attempts, idle_deaths });
+            }
+            self.resume(state, task);
         }
     }
 
@@ -356,35 +381,21 @@ impl Client {
             _ => begun(done - 1).then_some(done - 1),
         }
     }
-
-    /// Submits what is left of a chunk.
-    fn resume(&self, state: &mut State, task: InFlight) {
-        if let Some(error) = &state.failed {
-            let error = error.clone();
-            task.fail(error);
-            return;
-        }
-        let Some(number) = self.take_slot(state) else {
-            task.fail(Error::corrupted("the slot of the lost part is not free"));
-            return;
-        };
-        let lane = task.spec.func.lane();
-        self.place(state, number, task);
-        self.segment.bell().notify(lane);
-    }
 }
 
 /// Of a function that it does not know, a worker cannot tell the name; we can.
-fn with_name(outcome: Outcome, name: &str) -> Result<Outcome> {
+#[inline]
+fn with_name(outcome: Outcome, state: &Books, function: u32) -> Result<Outcome> {
     match outcome {
         Outcome::Answer { status, bytes } if status == Status::UnknownFunction as u32 => {
+            let (_, name) = state.function(function);
             Err(Error::function(format!("{name:?} cannot be called: {}", failure(status, bytes.as_slice()))))
         }
         known => Ok(known),
     }
 }
 
-fn death_of(state: &State, who: Owner) -> Death {
+fn death_of(state: &Books, who: Owner) -> Death {
     let unknown = Death { who, pid: 0, exit: Exit::Unknown, current: 0 };
     state.deaths.iter().rev().find(|death| death.who == who).copied().unwrap_or(unknown)
 }

@@ -6,6 +6,7 @@
 //! [quarantine](quarantine).
 
 mod args;
+mod books;
 mod consume;
 mod quarantine;
 mod result_bytes;
@@ -13,17 +14,17 @@ mod submit;
 mod wait;
 
 use crate::error::{Error, Exit};
-use crate::segment::{LANES, Segment};
+use crate::segment::Segment;
 use crate::slot::Owner;
 use crate::sync::Ordering;
 use crate::sync::private::PrivateU32;
 pub(crate) use args::{Args, ArgsBlock, ArgsBytes, ClientArena};
-use quarantine::{Quarantined, Resident, Suspicion};
-pub(crate) use result_bytes::{Holdings, ResultBytes};
-use std::collections::VecDeque;
+pub(crate) use books::{Books, Key, Taken, Target, UnderBooks};
+use books::{Chunk, InFlight, Kept};
+pub(crate) use result_bytes::{Holdings, ResultBytes, Tiny};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-pub(crate) use submit::TaskSpec;
+pub(crate) use submit::{Call, TaskSpec};
 pub(crate) use wait::Ticket;
 
 /// What came of a task, or of a part of a chunk.
@@ -38,10 +39,16 @@ pub(crate) enum Outcome {
     Failed(Error),
 }
 
-/// Where outcomes go. Called with the client's books locked: it must be quick and submit nothing.
+/// Where outcomes go. All tasks of a sink are submitted to one client.
 pub(crate) trait Sink: Send + Sync {
-    /// `tag` is what was given at submission.
-    fn deliver(&self, tag: u64, outcome: Outcome);
+    /// `tag` is what was given at submission. The client's books are held: this must be quick and submit nothing.
+    fn deliver(&self, tag: u64, outcome: Outcome, key: &mut Key);
+
+    /// The same for a value of up to eight bytes.
+    fn deliver_tiny(&self, tag: u64, value: Tiny, key: &mut Key) {
+        let bytes = ResultBytes::Tiny(value);
+        self.deliver(tag, Outcome::Answer { status: crate::task::Status::Value as u32, bytes }, key);
+    }
 }
 
 /// How a process of the pool ended, and what it was doing.
@@ -54,68 +61,12 @@ pub(crate) struct Death {
     pub current: u64,
 }
 
-/// How many deaths are remembered for results that are fetched late.
-const DEATHS: usize = 1024;
-
-/// A task that is on its way.
-struct InFlight {
-    sink: Arc<dyn Sink>,
-    tag: u64,
-    spec: TaskSpec,
-    /// Items of a chunk that this slot is to do.
-    items: Option<(u32, u32)>,
-    /// Attempts that the first of `items` has had.
-    item_attempts: u32,
-    /// Workers that died in this chunk without starting an item.
-    idle_deaths: u32,
-}
-
-#[derive(Default)]
-struct Entry {
-    generation: u32,
-    task: Option<InFlight>,
-    /// Threads that sleep on the slot's word; the slot is not used again before they are gone.
-    waiters: u32,
-    /// Some worker may still write here for a task that has failed.
-    quarantined: bool,
-    /// What speaks against the slot's word.
-    suspicion: Option<Suspicion>,
-}
-
-struct State {
-    entries: Vec<Entry>,
-    /// Slots to use again, the warmest last.
-    free: Vec<u32>,
-    /// Slots below this have been used.
-    fresh: u32,
-    in_flight: usize,
-    tail: [u64; LANES],
-    known_head: [u64; LANES],
-    /// What has been read of each worker's completion ring, and what it has been told.
-    read: Vec<u32>,
-    told: Vec<u32>,
-    /// Threads that sleep on the client's sleep word.
-    sleepers: u32,
-    /// What the sleep word held last, without its lowest bit.
-    sleep_epoch: u32,
-    deaths: VecDeque<Death>,
-    /// Something was submitted since memory was given back.
-    worked: bool,
-    /// Set once the pool can do no more work.
-    failed: Option<Error>,
-    /// Workers from another program, whose results are copied before they are believed.
-    guests: Vec<bool>,
-    /// Who lives in which place.
-    residents: Vec<Option<Resident>>,
-    quarantine: Vec<Quarantined>,
-}
-
 /// The client of a pool, shared by all threads of its process.
 pub(crate) struct Client {
     pub(crate) segment: Arc<Segment>,
     pub(crate) arena: Arc<ClientArena>,
     holdings: Arc<Holdings>,
-    state: Mutex<State>,
+    books: Mutex<Books>,
     /// How long a submitter waits for a slot or for memory.
     patience: Duration,
     /// How often a task may be started.
@@ -139,24 +90,7 @@ impl Client {
         Client {
             arena,
             holdings: Arc::new(Holdings::new(segment.clone())),
-            state: Mutex::new(State {
-                entries: (0..slots).map(|_| Entry::default()).collect(),
-                free: Vec::with_capacity(slots),
-                fresh: 0,
-                in_flight: 0,
-                tail: [0; LANES],
-                known_head: [0; LANES],
-                read: vec![0; processes],
-                told: vec![0; processes],
-                sleepers: 0,
-                sleep_epoch: 0,
-                deaths: VecDeque::new(),
-                worked: false,
-                failed: None,
-                guests: vec![false; processes],
-                residents: vec![None; processes],
-                quarantine: Vec::new(),
-            }),
+            books: Mutex::new(Books::new(slots, processes)),
             patience,
             max_attempts,
             kept: Mutex::default(),
@@ -168,18 +102,14 @@ impl Client {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Books> {
         // A panic under the lock is a bug of ours, not of the data: every step leaves the books usable.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps arguments for the life of the pool.
     pub(crate) fn keep(&self, args: Args) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(args);
-    }
-
-    pub(crate) fn max_attempts(&self) -> u32 {
-        self.max_attempts
     }
 
     /// Tasks submitted whose outcome has not been taken from their slots.
@@ -203,13 +133,17 @@ impl Client {
         self.poll(&mut state);
     }
 
+    /// The same, and then does something with what sinks keep.
+    pub(crate) fn collect_then<R>(&self, then: impl FnOnce(&mut Books) -> R) -> R {
+        let mut state = self.lock();
+        self.poll(&mut state);
+        then(&mut state)
+    }
+
     /// Remembers how a process ended, for the error of the task that it ran. Before its reap.
     pub(crate) fn record_death(&self, death: Death) {
         let mut state = self.lock();
-        if state.deaths.len() == DEATHS {
-            state.deaths.pop_front();
-        }
-        state.deaths.push_back(death);
+        state.remember(death);
         self.mark_dead(&mut state, death.who.index);
     }
 
@@ -240,12 +174,12 @@ impl Client {
             let word = self.segment.slot(number).word().load();
             let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
             if word.state() == Some(crate::slot::State::Run) && guest {
-                std::mem::forget(task.spec.args.clone());
+                std::mem::forget(task.args());
             }
-            task.fail(error.clone());
+            state.in_flight -= 1;
+            task.fail(error.clone(), &mut state);
             // The slot itself is left alone: nobody uses this pool's memory again.
             self.segment.slot(number).word().wake();
-            state.in_flight -= 1;
         }
         self.wake_sleepers(&mut state);
     }

@@ -5,7 +5,7 @@
 //! worker that lives now may read its arguments and write its result area until it is dead and reaped.
 //! Till then slot and arguments are in quarantine.
 
-use super::{Args, Client, InFlight, Outcome, State};
+use super::{Args, Books, Client};
 use crate::error::Error;
 use crate::slot::{Owner, Word};
 use crate::sync::Ordering;
@@ -21,7 +21,7 @@ pub(super) struct Resident {
 /// A slot that is not used, and arguments that are not freed, as long as one of `witnesses` lives.
 pub(super) struct Quarantined {
     number: u32,
-    _args: Args,
+    _args: Option<Args>,
     witnesses: Vec<Owner>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Suspicion {
 /// counters that are wrong for a moment themselves.
 const CONTRADICTIONS: u32 = 2;
 
-impl State {
+impl Books {
     /// Whether this process is dead for certain.
     pub(super) fn is_dead(&self, who: Owner) -> bool {
         match self.resident(who) {
@@ -63,7 +63,7 @@ impl Client {
     }
 
     /// The process in place `index` is dead: see [`record_death`](Self::record_death).
-    pub(super) fn mark_dead(&self, state: &mut State, index: u32) {
+    pub(super) fn mark_dead(&self, state: &mut Books, index: u32) {
         if let Some(resident) = &mut state.residents[index as usize] {
             resident.dead = true;
         }
@@ -79,7 +79,7 @@ impl Client {
     }
 
     /// Nobody is in place `index` any more: all it had is reaped. Frees what was kept on its account.
-    pub(super) fn dismiss(&self, state: &mut State, index: u32) {
+    pub(super) fn dismiss(&self, state: &mut Books, index: u32) {
         state.residents[index as usize] = None;
         for mut held in std::mem::take(&mut state.quarantine) {
             held.witnesses.retain(|witness| witness.index != index);
@@ -91,7 +91,7 @@ impl Client {
         }
     }
 
-    fn release_quarantined(&self, state: &mut State, held: Quarantined) {
+    fn release_quarantined(&self, state: &mut Books, held: Quarantined) {
         let entry = &mut state.entries[held.number as usize];
         entry.quarantined = false;
         entry.generation = self.segment.slot(held.number).word().recycle(entry.generation);
@@ -102,7 +102,7 @@ impl Client {
 
     /// Fails the task of a slot whose words are wrong; always `true`, for it has an outcome.
     #[cold]
-    pub(super) fn corrupted(&self, state: &mut State, number: u32, error: Error) -> bool {
+    pub(super) fn corrupted(&self, state: &mut Books, number: u32, error: Error) -> bool {
         self.quarantine(state, number, error);
         let slots = self.segment.layout.sizes.slots;
         let kept = state.quarantine.len();
@@ -122,26 +122,25 @@ impl Client {
         true
     }
 
-    fn quarantine(&self, state: &mut State, number: u32, error: Error) {
+    fn quarantine(&self, state: &mut Books, number: u32, error: Error) {
         let witnesses: Vec<Owner> = (0..)
             .zip(&state.residents)
             .filter_map(|(index, resident)| resident.map(|resident| Owner::new(index, resident.incarnation)))
             .collect();
+        let Some(task) = state.leave(number) else { return };
         let entry = &mut state.entries[number as usize];
-        let Some(task) = entry.task.take() else { return };
         entry.quarantined = true;
         // A worker that runs the task finds that it is not its own any more.
         let word = self.segment.slot(number).word();
         entry.generation = word.recycle(entry.generation);
         word.wake();
-        state.in_flight -= 1;
-        let held = Quarantined { number, _args: task.spec.args.clone(), witnesses };
+        let held = Quarantined { number, _args: task.args(), witnesses };
         if held.witnesses.is_empty() {
             self.release_quarantined(state, held);
         } else {
             state.quarantine.push(held);
         }
-        task.fail(error);
+        task.fail(error, state);
     }
 
     /// Has `alarm` called, once, when the pool cannot go on; it must not wait for anything.
@@ -172,7 +171,7 @@ impl Client {
     /// word read after it is from after T2, too (`Search` precedes every T2 since the last `Parked`). So
     /// a larger count or `Parked` come from after T3, and then the last load of the word sees T3: if the
     /// word is still the same, it is not that worker who wrote it.
-    pub(super) fn nobody_runs(&self, state: &mut State, number: u32, word: Word) -> bool {
+    pub(super) fn nobody_runs(&self, state: &mut Books, number: u32, word: Word) -> bool {
         let owner = word.owner();
         let Some(resident) = state.resident(owner) else { return true };
         if resident.dead {
@@ -183,31 +182,19 @@ impl Client {
         let tasks = process.tasks.load(Ordering::Acquire); // pairs with `Worker::run`
         let asleep = self.segment.park(owner.index).is_asleep(resident.incarnation);
         let again = self.segment.slot(number).word().load().without_waiter();
-        let suspicion = &mut state.entries[number as usize].suspicion;
-        let mut now = match *suspicion {
-            Some(known) if known.word == word => known,
+        let mut now = match state.suspicions.get(&number) {
+            Some(known) if known.word == word => *known,
             _ => Suspicion { word, tasks, contradictions: 0 },
         };
         now.contradictions += u32::from(again == word && (asleep || tasks != now.tasks));
-        *suspicion = Some(now);
+        state.suspicions.insert(number, now); // of a word with a generation, so no later task inherits it
         now.contradictions >= CONTRADICTIONS
-    }
-}
-
-impl InFlight {
-    /// Tells whoever waits that all of the task, or of what is left of the chunk, has failed.
-    pub(super) fn fail(self, error: Error) {
-        let outcome = match self.items {
-            Some((first, end)) => Outcome::Range { first, end, error },
-            None => Outcome::Failed(error),
-        };
-        self.sink.deliver(self.tag, outcome);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Sink, TaskSpec};
+    use super::super::{Key, Outcome, Sink, Target, TaskSpec};
     use super::*;
     use crate::error::Exit;
     use crate::segment::{Segment, Sizes};
@@ -221,7 +208,7 @@ mod tests {
     struct Errors(Mutex<Vec<Option<Error>>>);
 
     impl Sink for Errors {
-        fn deliver(&self, _tag: u64, outcome: Outcome) {
+        fn deliver(&self, _tag: u64, outcome: Outcome, _: &mut Key) {
             let error = match outcome {
                 Outcome::Failed(error) | Outcome::Range { error, .. } => Some(error),
                 _ => None,
@@ -250,8 +237,8 @@ mod tests {
         let sink = Arc::new(Errors::default());
         let args = Args::archive_in_block(&client.arena, &vec![7_u8; 1000]).expect("room");
         let func = FuncWord(1 << 63);
-        let spec = TaskSpec { func, name: "f", args, shape: Shape::Block, max_attempts: 1 };
-        let ticket = client.submit(spec, None, sink.clone(), 0).expect("a slot");
+        let spec = TaskSpec { func, name: "f", args, shape: Shape::Block };
+        let ticket = client.submit(spec, None, Target::Sink(sink.clone()), 0).expect("a slot");
         (ticket.slot, sink)
     }
 
@@ -380,7 +367,7 @@ mod tests {
     fn progress_is_believed_with_its_check_only() {
         struct Ranges(Mutex<Vec<(u32, u32, bool)>>);
         impl Sink for Ranges {
-            fn deliver(&self, _: u64, outcome: Outcome) {
+            fn deliver(&self, _: u64, outcome: Outcome, _: &mut Key) {
                 let Outcome::Range { first, end, error } = outcome else { panic!("no results were written") };
                 self.0.lock().expect("no panic").push((first, end, error.is_worker_died()));
             }
@@ -395,9 +382,9 @@ mod tests {
             let client = client_of(true);
             let args = Args::archive_items(&client.arena, &[1_u64; 9]).expect("room");
             let func = FuncWord(1 << 63);
-            let spec = TaskSpec { func, name: "f", args, shape: Shape::Items, max_attempts: 1 };
+            let spec = TaskSpec { func, name: "f", args, shape: Shape::Items };
             let sink = Arc::new(Ranges(Mutex::default()));
-            let ticket = client.submit(spec, Some((0, 9)), sink.clone(), 0).expect("a slot");
+            let ticket = client.submit(spec, Some((0, 9)), Target::Sink(sink.clone()), 0).expect("a slot");
             claim(&client, ticket.slot, WORKER);
             let slot = client.segment.slot(ticket.slot);
             let check = Check::begin(client.segment.pool_id(), ticket.slot, ticket.generation);
@@ -413,7 +400,7 @@ mod tests {
     fn a_corrupt_chunk_fails_item_by_item() {
         struct Range(Mutex<Option<(u32, u32)>>);
         impl Sink for Range {
-            fn deliver(&self, _: u64, outcome: Outcome) {
+            fn deliver(&self, _: u64, outcome: Outcome, _: &mut Key) {
                 if let Outcome::Range { first, end, .. } = outcome {
                     *self.0.lock().expect("no panic") = Some((first, end));
                 }
@@ -421,10 +408,9 @@ mod tests {
         }
         let client = client();
         let args = Args::archive_items(&client.arena, &[1_u64; 9]).expect("room");
-        let spec =
-            TaskSpec { func: FuncWord(1 << 63), name: "f", args, shape: Shape::Items, max_attempts: 1 };
+        let spec = TaskSpec { func: FuncWord(1 << 63), name: "f", args, shape: Shape::Items };
         let sink = Arc::new(Range(Mutex::default()));
-        let ticket = client.submit(spec, Some((0, 9)), sink.clone(), 0).expect("a slot");
+        let ticket = client.submit(spec, Some((0, 9)), Target::Sink(sink.clone()), 0).expect("a slot");
         client.segment.slot(ticket.slot).word.store(0, Ordering::Relaxed);
         client.look_behind();
         assert_eq!(*sink.0.lock().expect("no panic"), Some((0, 9)));

@@ -13,6 +13,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[repr(C, align(16))]
 pub(crate) struct Short(pub [u8; INLINE_RESULT]);
 
+/// A result of up to eight bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiny {
+    pub word: u64,
+    /// At most 8.
+    pub len: u8,
+}
+
+impl Tiny {
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &bytemuck::bytes_of(&self.word)[..usize::from(self.len)]
+    }
+}
+
 /// How much of each worker's memory this client's results take up.
 ///
 /// Results that nobody has fetched must not starve the workers that are to make the next ones: beyond half of a
@@ -107,6 +122,7 @@ impl Drop for ResultBlock {
 
 /// The bytes of a result.
 pub(crate) enum ResultBytes {
+    Tiny(Tiny),
     Short {
         bytes: Short,
         len: u8,
@@ -128,8 +144,10 @@ unsafe impl Send for ResultBytes {}
 unsafe impl Sync for ResultBytes {}
 
 impl ResultBytes {
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
+            ResultBytes::Tiny(tiny) => tiny.as_slice(),
             ResultBytes::Short { bytes, len } => &bytes.0[..usize::from(*len)],
             // SAFETY: bounds were checked when the result was taken; the block is held while `self` lives,
             // so no process of the pool writes it.

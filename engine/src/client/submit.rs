@@ -1,10 +1,11 @@
 //! Putting tasks into slots and announcing them.
 
-use super::{Args, ArgsBytes, Client, InFlight, Sink, State, Ticket};
+use super::{Args, ArgsBytes, Books, Chunk, Client, InFlight, Kept, Sink, Target, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::slot::{ArgsHandle, CHECKED_ARGS, Check, INLINE_ARGS, Meta, Shape};
+use crate::slot::{ArgWords, CHECKED_ARGS, Check, Meta, Shape};
 use crate::sync::Ordering;
 use crate::worker::FuncWord;
+use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,38 @@ pub(crate) struct TaskSpec {
     pub name: &'static str,
     pub args: Args,
     pub shape: Shape,
-    /// 1 to 15: how often it may be started.
-    pub max_attempts: u32,
+}
+
+/// A call that is to be submitted to a stream.
+///
+/// All words of one size: where there are none of others between them, they are not copied in pieces, which the
+/// processor cannot forward to a wider load.
+pub(crate) struct Call {
+    pub tag: u64,
+    words: ArgWords,
+    /// How many bytes of the words are the arguments.
+    len: u64,
+    /// The arguments, if they are not in the words.
+    args: Option<Box<Args>>,
+}
+
+impl Call {
+    /// Arguments that are in the first `len` bytes of these words.
+    #[inline]
+    pub(crate) fn short(tag: u64, words: ArgWords, len: usize) -> Self {
+        Call { tag, words, len: len as u64, args: None }
+    }
+
+    pub(crate) fn new(tag: u64, args: Args) -> Self {
+        Call { tag, words: ArgWords::default(), len: 0, args: Some(Box::new(args)) }
+    }
+
+    pub(crate) fn into_args(self) -> Args {
+        match self.args {
+            Some(args) => *args,
+            None => Args::of_words(self.words, self.len as usize),
+        }
+    }
 }
 
 impl Client {
@@ -26,7 +57,7 @@ impl Client {
         &self,
         spec: TaskSpec,
         items: Option<(u32, u32)>,
-        sink: Arc<dyn Sink>,
+        to: Target,
         tag: u64,
     ) -> Result<Ticket> {
         let mut state = self.lock();
@@ -41,15 +72,124 @@ impl Client {
                 waited
             }
         };
-        let task = InFlight { sink, tag, spec, items, item_attempts: 1, idle_deaths: 0 };
-        let lane = task.spec.func.lane();
-        let ticket = self.place(&mut state, number, task);
+        let lane = spec.func.lane();
+        let ticket = self.place(&mut state, number, spec, items, to, tag);
+        self.publish(&state, lane);
         drop(state);
         self.segment.bell().notify(lane);
         Ok(ticket)
     }
 
-    pub(super) fn take_slot(&self, state: &mut State) -> Option<u32> {
+    /// Submits calls of one function to a stream, from the front, as long as there are slots; the rest stays. Each
+    /// has its tag.
+    pub(crate) fn submit_calls(
+        &self,
+        func: FuncWord,
+        name: &'static str,
+        stream: u32,
+        calls: &mut VecDeque<Call>,
+    ) -> Result<()> {
+        let mut state = self.lock();
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        if state.free.len() < calls.len() && state.fresh == self.segment.layout.sizes.slots {
+            self.poll(&mut state);
+        }
+        let function = state.number_of(func, name);
+        let mut placed = 0;
+        for Call { tag, words, len, args } in calls.iter() {
+            let Some(number) = self.take_slot(&mut state) else { break };
+            let to = Target::Stream(stream);
+            match args {
+                None => {
+                    let task = InFlight { to, tag: *tag, function, kept: None };
+                    self.put(&mut state, number, func, Shape::Inline, words, *len as u8, task);
+                }
+                Some(args) => {
+                    let spec = TaskSpec { func, name, args: Args::clone(args), shape: args.shape() };
+                    self.place(&mut state, number, spec, None, to, *tag);
+                }
+            }
+            placed += 1;
+        }
+        calls.drain(..placed);
+        if placed > 0 {
+            let lane = func.lane();
+            self.publish(&state, lane);
+            drop(state);
+            self.segment.bell().notify(lane); // once for all of them
+        }
+        Ok(())
+    }
+
+    /// [`submit`](Self::submit) of a call whose arguments are in these words, `len` bytes of them.
+    #[inline]
+    pub(crate) fn submit_short(
+        &self,
+        func: FuncWord,
+        name: &'static str,
+        words: &ArgWords,
+        len: usize,
+        to: Target,
+    ) -> Result<Ticket> {
+        let mut state = self.lock();
+        let slot = if state.failed.is_none() { state.free.pop() } else { None };
+        let Some(number) = slot else {
+            drop(state);
+            let args = Args::of_words(*words, len);
+            return self.submit(TaskSpec { func, name, args, shape: Shape::Inline }, None, to, 0);
+        };
+        let function = state.number_of(func, name);
+        let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
+        let task = InFlight { to, tag, function, kept: None };
+        let ticket = self.put(&mut state, number, func, Shape::Inline, words, len as u8, task);
+        let lane = func.lane();
+        self.publish(&state, lane);
+        drop(state);
+        self.segment.bell().notify(lane);
+        Ok(ticket)
+    }
+
+    /// Lets workers see what has been placed in a lane.
+    fn publish(&self, state: &Books, lane: usize) {
+        self.segment.ready(lane).publish(state.tail[lane]);
+    }
+
+    /// A stream for `sink`: see [`Target::Stream`].
+    pub(crate) fn open_stream(&self, sink: Arc<dyn Sink>) -> u32 {
+        self.lock().open_stream(sink)
+    }
+
+    /// Takes back those of a stream's tasks that no worker has started, and forgets the results of the others.
+    pub(crate) fn close_stream(&self, stream: u32) {
+        let mut state = self.lock();
+        self.take_back(&mut state, |to| matches!(to, Target::Stream(to) if *to == stream));
+        state.close_stream(stream);
+    }
+
+    /// Takes back those of the sink's tasks that no worker has started.
+    pub(crate) fn cancel(&self, sink: &Arc<dyn Sink>) {
+        let theirs = |to: &Target| matches!(to, Target::Sink(to) if Arc::ptr_eq(to, sink));
+        self.take_back(&mut self.lock(), theirs);
+    }
+
+    fn take_back(&self, state: &mut Books, theirs: impl Fn(&Target) -> bool) {
+        let mut taken = false;
+        for number in 0..state.fresh {
+            let entry = &state.entries[number as usize];
+            let theirs = entry.task.as_ref().is_some_and(|task| theirs(&task.to));
+            if theirs && self.segment.slot(number).word().cancel(entry.generation) {
+                self.release_slot(state, number);
+                taken = true;
+            }
+        }
+        if taken {
+            self.wake_sleepers(state); // somebody may wait for a slot
+        }
+    }
+
+    pub(super) fn take_slot(&self, state: &mut Books) -> Option<u32> {
         if let Some(number) = state.free.pop() {
             return Some(number);
         }
@@ -65,7 +205,7 @@ impl Client {
 
     /// Back-pressure: waits until a slot is free.
     #[cold]
-    fn wait_for_slot<'s>(&'s self, mut state: MutexGuard<'s, State>) -> Result<(MutexGuard<'s, State>, u32)> {
+    fn wait_for_slot<'s>(&'s self, mut state: MutexGuard<'s, Books>) -> Result<(MutexGuard<'s, Books>, u32)> {
         let start = Instant::now();
         loop {
             self.poll(&mut state);
@@ -88,60 +228,96 @@ impl Client {
         }
     }
 
-    /// T1 and its hint. The slot is ours and free.
-    pub(super) fn place(&self, state: &mut State, number: u32, task: InFlight) -> Ticket {
-        let slot = self.segment.slot(number);
-        let spec = &task.spec;
-        let handle;
-        let args = match &spec.args.bytes {
-            ArgsBytes::Inline { bytes, len } => &bytes[..usize::from(*len)],
-            ArgsBytes::Block(block) => {
-                let (first, end) = task.items.unwrap_or((0, 0));
-                handle =
-                    ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end }.to_bytes();
-                &handle
+    /// T1 and its hint, which workers see once it is [published](Self::publish). The slot is ours and free.
+    #[inline]
+    fn place(
+        &self,
+        state: &mut Books,
+        number: u32,
+        TaskSpec { func, name, args, shape }: TaskSpec,
+        items: Option<(u32, u32)>,
+        to: Target,
+        tag: u64,
+    ) -> Ticket {
+        let function = state.number_of(func, name);
+        let tag = if let Target::Caller = to { state.next_caller() } else { tag };
+        let (words, len) = args.words(items);
+        let kept = match args {
+            Args { bytes: ArgsBytes::Inline { .. }, arrays: None } => None,
+            args => {
+                let chunk = items.map(|items| Chunk { shape, items, item_attempts: 1, idle_deaths: 0 });
+                Some(Box::new(Kept { args, chunk }))
             }
         };
-        let inline_len = if spec.shape == Shape::Inline { args.len() } else { 0 };
-        slot.args.fill(args);
-        if task.items.is_some() {
+        self.put(state, number, func, shape, &words, len, InFlight { to, tag, function, kept })
+    }
+
+    /// The same, given the words of the arguments and how many bytes of them are the arguments themselves.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "all of them stay in registers")]
+    fn put(
+        &self,
+        state: &mut Books,
+        number: u32,
+        func: FuncWord,
+        shape: Shape,
+        words: &ArgWords,
+        len: u8,
+        task: InFlight,
+    ) -> Ticket {
+        let slot = self.segment.slot(number);
+        let generation = state.entries[number as usize].generation;
+        let meta = Meta { shape, max_attempts: self.max_attempts, inline_len: usize::from(len) };
+        match self.checked {
+            None => slot.args.fill_words(words),
+            Some(pool) => {
+                let check = Check::begin(pool, number, generation);
+                let mut words = *words;
+                words[CHECKED_ARGS / 8] =
+                    check.of_task(func.0, meta.pack(), &bytemuck::bytes_of(&words)[..CHECKED_ARGS]);
+                slot.args.fill_words(&words);
+            }
+        }
+        if task.chunk().is_some() {
             slot.handle.store(0, Ordering::Relaxed);
             slot.done.store(0, Ordering::Relaxed);
             slot.progress.store(0, Ordering::Relaxed);
         }
-        let meta = Meta { shape: spec.shape, max_attempts: spec.max_attempts, inline_len };
         slot.meta.store(meta.pack(), Ordering::Relaxed);
-        slot.func.store(spec.func.0, Ordering::Relaxed);
-        if let Some(pool) = self.checked {
-            let generation = state.entries[number as usize].generation;
-            let check = Check::begin(pool, number, generation);
-            let mut bytes = [0; INLINE_ARGS];
-            bytes[..args.len()].copy_from_slice(args);
-            let sum = check.of_task(spec.func.0, meta.pack(), &bytes[..CHECKED_ARGS]);
-            bytes[CHECKED_ARGS..].copy_from_slice(&sum.to_ne_bytes());
-            slot.args.fill(&bytes);
-        }
-        let lane = spec.func.lane();
-        let entry = &mut state.entries[number as usize];
-        let generation = entry.generation;
-        entry.task = Some(task);
-        entry.suspicion = None;
-        state.in_flight += 1;
-        state.worked = true;
+        slot.func.store(func.0, Ordering::Relaxed);
+        let tag = task.tag;
+        state.enter(number, task);
         slot.word().submit(generation);
 
+        let lane = func.lane();
         let ring = self.segment.ready(lane);
         let tail = state.tail[lane];
         if ring.has_room(tail, &mut state.known_head[lane]) {
             ring.write(tail, number);
             state.tail[lane] = tail.wrapping_add(1);
-            ring.publish(state.tail[lane]);
         } else {
             // Twice as many cells as slots, all full: stale hints that nobody has taken yet. Or its
             // positions are corrupt; the back-stop repairs them.
             self.segment.requeue(lane).announce(number);
         }
-        Ticket { slot: number, generation }
+        Ticket { slot: number, generation, caller: tag }
+    }
+
+    /// Submits what is left of a chunk.
+    pub(super) fn resume(&self, state: &mut Books, task: InFlight) {
+        if let Some(error) = &state.failed {
+            let error = error.clone();
+            return task.fail(error, state);
+        }
+        let (Some(kept), Some(next)) = (&task.kept, self.take_slot(state)) else {
+            return task.fail(Error::corrupted("the slot of the lost part is not free"), state);
+        };
+        let Some(chunk) = kept.chunk else { return };
+        let (words, len) = kept.args.words(Some(chunk.items));
+        let (func, _) = state.function(task.function);
+        self.put(state, next, func, chunk.shape, &words, len, task);
+        self.publish(state, func.lane());
+        self.segment.bell().notify(func.lane());
     }
 
     /// Archives the arguments and retries while the client's region is full of tasks on their way.
@@ -165,7 +341,7 @@ impl Client {
 
     /// Whether a task could be submitted without waiting.
     pub(crate) fn has_slot(&self) -> bool {
-        let free = |state: &State| !state.free.is_empty() || state.fresh < self.segment.layout.sizes.slots;
+        let free = |state: &Books| !state.free.is_empty() || state.fresh < self.segment.layout.sizes.slots;
         let mut state = self.lock();
         if !free(&state) {
             self.poll(&mut state);
@@ -196,34 +372,22 @@ impl Client {
         }
     }
 
-    /// Takes back those of the sink's tasks that no worker has started.
-    pub(crate) fn cancel(&self, sink: &Arc<dyn Sink>) {
-        let mut state = self.lock();
-        let mut taken = false;
-        for number in 0..state.fresh {
-            let entry = &mut state.entries[number as usize];
-            let theirs = entry.task.as_ref().is_some_and(|task| Arc::ptr_eq(&task.sink, sink));
-            if theirs && self.segment.slot(number).word().cancel(entry.generation) {
-                self.release_slot(&mut state, number);
-                taken = true;
-            }
-        }
-        if taken {
-            self.wake_sleepers(&mut state); // somebody may wait for a slot
-        }
+    /// T4: the slot of a terminal task goes back to the free list, and the task is taken out of the books.
+    pub(super) fn release_slot(&self, state: &mut Books, number: u32) -> Option<InFlight> {
+        let task = state.leave(number);
+        self.recycle(state, number);
+        task
     }
 
-    /// T4: the slot of a terminal task goes back to the free list.
-    pub(super) fn release_slot(&self, state: &mut State, number: u32) -> Option<InFlight> {
+    /// T4.
+    #[inline]
+    pub(super) fn recycle(&self, state: &mut Books, number: u32) {
         let entry = &mut state.entries[number as usize];
-        let task = entry.task.take();
         entry.generation = self.segment.slot(number).word().recycle(entry.generation);
         if entry.waiters == 0 {
             state.free.push(number);
         } else {
             self.segment.slot(number).word().wake();
         }
-        state.in_flight -= 1;
-        task
     }
 }

@@ -1,11 +1,12 @@
 //! Waiting for results: awake for a moment, then asleep on the slot's word or the client's sleep word.
 
-use super::Client;
+use super::{Books, Client};
 use crate::error::Error;
 use crate::segment::LANES;
 use crate::slot::State as SlotState;
 use crate::sync::private::Private;
 use crate::sync::{Ordering, back_stop, spin_loop};
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// Where a submitted task is.
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Ticket {
     pub slot: u32,
     pub generation: u32,
+    /// By which a [caller](super::Target::Caller) gets its outcome.
+    pub caller: u64,
 }
 
 /// Rounds that a thread waits awake: at most some 50 microseconds, and few if that has not helped lately.
@@ -57,28 +60,19 @@ impl Backstop {
 }
 
 impl Client {
-    /// Waits until `ready`, which the outcome of `ticket` makes true; `false` if `deadline` passed.
-    pub(crate) fn wait_for(
+    /// Waits until the outcome of `ticket` makes `take` give something; `None` if `deadline` passed.
+    pub(crate) fn wait_for<R>(
         &self,
         ticket: Ticket,
-        ready: &dyn Fn() -> bool,
+        mut take: impl FnMut(&mut Books) -> Option<R>,
         deadline: Option<Instant>,
-    ) -> bool {
-        if ready() {
-            return true;
-        }
+    ) -> Option<R> {
         let word = self.segment.slot(ticket.slot).word();
         let over = || {
             let now = word.load();
             now.generation() != ticket.generation || now.is_terminal()
         };
-        let budget = self.spin_budget();
-        let mut rounds = 0;
-        while rounds < budget && !over() {
-            spin_loop();
-            rounds += 1;
-        }
-        self.learn(rounds < budget);
+        self.await_change(over);
         let mut backstop = Backstop::new();
         loop {
             {
@@ -86,20 +80,31 @@ impl Client {
                 if self.is_urged() {
                     self.poll(&mut state);
                 }
-                if ready() {
-                    return true;
-                }
-                if state.entries[ticket.slot as usize].generation == ticket.generation && over() {
-                    self.consume(&mut state, ticket.slot);
-                    self.wake_sleepers(&mut state);
-                    if ready() {
-                        return true;
+                let entry = &state.entries[ticket.slot as usize];
+                let mine = entry.generation == ticket.generation && entry.task.is_some();
+                if mine && self.consume(&mut state, ticket.slot) {
+                    // Who waits for one result of many will ask for the others next.
+                    if state.in_flight > 0 {
+                        self.poll(&mut state);
                     }
+                    self.wake_sleepers(&mut state);
+                }
+                if let Some(taken) = take(&mut state) {
+                    return Some(taken);
                 }
                 if state.entries[ticket.slot as usize].generation != ticket.generation {
                     // Its slot is somebody else's by now: what is left of a chunk, or an error on its way.
                     drop(state);
-                    return self.wait_any(ready, deadline);
+                    let try_again = RefCell::new((take, None));
+                    let ready = || {
+                        let (take, taken) = &mut *try_again.borrow_mut();
+                        if taken.is_none() {
+                            *taken = take(&mut self.lock());
+                        }
+                        taken.is_some()
+                    };
+                    self.wait_any(&ready, deadline);
+                    return try_again.into_inner().1;
                 }
                 state.entries[ticket.slot as usize].waiters += 1;
             }
@@ -107,7 +112,7 @@ impl Client {
                 Some(limit) => limit,
                 None => {
                     self.leave_slot(ticket);
-                    return ready();
+                    return take(&mut self.lock());
                 }
             };
             let seen = word.announce_wait(ticket.generation);
@@ -118,6 +123,17 @@ impl Client {
             self.leave_slot(ticket);
             backstop.look(self, slept_out);
         }
+    }
+
+    /// Waits awake for a while, or until `over`.
+    fn await_change(&self, over: impl Fn() -> bool) {
+        let budget = self.spin_budget();
+        let mut rounds = 0;
+        while rounds < budget && !over() {
+            spin_loop();
+            rounds += 1;
+        }
+        self.learn(rounds < budget);
     }
 
     /// Whether somebody has asked for a look at all slots.
@@ -214,22 +230,22 @@ impl Client {
         for number in 0..state.fresh {
             let entry = &state.entries[number as usize];
             let Some(task) = &entry.task else { continue };
+            let (func, _) = state.function(task.function);
             let slot = self.segment.slot(number);
             let word = slot.word().load();
             match word.state() {
                 // Workers go by the function to know whether a task is for them.
-                Some(SlotState::Ready) if slot.func.load(Ordering::Relaxed) != task.spec.func.0 => {
+                Some(SlotState::Ready) if slot.func.load(Ordering::Relaxed) != func.0 => {
                     if slot.word().cancel(entry.generation)
                         && let Some(task) = self.release_slot(state, number)
                     {
-                        task.fail(Error::corrupted(format!(
-                            "the function in slot {number} was written over"
-                        )));
+                        let error = format!("the function in slot {number} was written over");
+                        task.fail(Error::corrupted(error), state);
                         failed = true;
                     }
                 }
                 Some(SlotState::Ready) => {
-                    let lane = task.spec.func.lane();
+                    let lane = func.lane();
                     self.segment.requeue(lane).announce(number);
                     announced[lane] = true;
                 }

@@ -3,7 +3,7 @@
 
 use super::{fuzz, nonsense};
 use crate::chunk::ChunkReader;
-use crate::client::{Args, Client, Death, Outcome, Sink, TaskSpec};
+use crate::client::{Args, Client, Death, Key, Outcome, Sink, Target, TaskSpec};
 use crate::error::{Exit, Result};
 use crate::payload::{Payload, take};
 use crate::recovery;
@@ -70,7 +70,7 @@ impl Book {
 }
 
 impl Sink for Book {
-    fn deliver(&self, tag: u64, outcome: Outcome) {
+    fn deliver(&self, tag: u64, outcome: Outcome, _: &mut Key) {
         let mut tasks = self.tasks.lock().expect("no panic before");
         let task = tasks.get_mut(&tag).expect("a task that was submitted");
         match outcome {
@@ -169,8 +169,8 @@ impl Pool {
         let outcomes = vec![0; values.len()];
         self.book.tasks.lock().expect("no panic").insert(self.tags, Expected { values, check, outcomes });
         let func = FuncWord::new(f.func()).expect("code of this program");
-        let spec = TaskSpec { func, name: f.name(), args, shape, max_attempts: 3 };
-        let submitted = self.client.submit(spec, items, self.sink.clone(), self.tags).is_ok();
+        let spec = TaskSpec { func, name: f.name(), args, shape };
+        let submitted = self.client.submit(spec, items, Target::Sink(self.sink.clone()), self.tags).is_ok();
         if !submitted {
             self.book.tasks.lock().expect("no panic").remove(&self.tags);
         }

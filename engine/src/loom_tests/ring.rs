@@ -9,7 +9,7 @@ use loom::thread;
 
 fn claim_all(ring: &ReadyRing<'_>, most: u64) -> Vec<u32> {
     let window = Window::new();
-    let count = ring.claim(|_| most, &window, |slot| Hint::new(0, slot));
+    let count = ring.claim(|_| most, &window, |slot| Hint::new(0, slot), |_| {});
     (0..count).map(|i| window.get(i).get().expect("a hint").1).collect()
 }
 
@@ -57,12 +57,13 @@ fn a_hint_is_in_the_ring_or_in_a_window() {
     check(|| {
         let shared = Arc::new((ReadyControl::new(), [AtomicU32::new(5)], Window::new()));
         let ring = ReadyRing::new(&shared.0, &shared.1);
+        ring.write(0, 5);
         ring.publish(1);
         let worker = {
             let shared = shared.clone();
             thread::spawn(move || {
                 let ring = ReadyRing::new(&shared.0, &shared.1);
-                ring.claim(|most| most, &shared.2, |slot| Hint::new(0, slot))
+                ring.claim(|most| most, &shared.2, |slot| Hint::new(0, slot), |_| {})
             })
         };
         if ring.backlog() == 0 {

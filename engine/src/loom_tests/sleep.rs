@@ -36,6 +36,34 @@ fn a_sleeping_client_hears_of_completions() {
     });
 }
 
+/// The same of a worker that goes on to its next task before it looks who sleeps.
+#[test]
+fn a_sleeping_client_hears_of_completions_behind_a_claim() {
+    check(|| {
+        let next = AtomicU64::new(0);
+        SlotWord(&next).submit(7);
+        let shared = Arc::new((CompletionControl::new(), [AtomicU32::new(0)], AtomicU32::new(0), next));
+        let worker = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                CompletionRing::new(&shared.0, &shared.1).push(5);
+                let next = SlotWord(&shared.3);
+                next.claim(next.load(), Owner::new(1, 0)).expect("nobody else does");
+                SleepWord(&shared.2).wake_sleepers_behind_rmw();
+            })
+        };
+        let ring = CompletionRing::new(&shared.0, &shared.1);
+        let sleep = SleepWord(&shared.2);
+        let announced = sleep.announce(2);
+        if ring.tail() == 0 {
+            sleep.sleep(announced, LIMIT);
+        }
+        sleep.withdraw();
+        worker.join().expect("worker");
+        assert_eq!(ring.get(0), 5);
+    });
+}
+
 /// Two workers finish at once: the first to take the announcement down wakes the client for both, and
 /// the client does not miss the second by sleeping again.
 #[test]
@@ -143,6 +171,7 @@ fn a_client_that_waits_for_one_task_is_urged() {
 /// The models of this file that are not large.
 pub(super) const MODELS: &[fn()] = &[
     a_sleeping_client_hears_of_completions,
+    a_sleeping_client_hears_of_completions_behind_a_claim,
     a_sleeping_client_hears_of_a_death,
     a_starved_worker_hears_of_a_free_block,
     a_client_that_waits_for_one_task_is_urged,
@@ -153,6 +182,10 @@ mutants! {
         with "wake/sleep.rs" "announce" "fence" Relaxed;
     a_worker_without_its_fence = a_sleeping_client_hears_of_completions
         with "wake/sleep.rs" "wake_sleepers" "fence" Relaxed;
+    a_client_without_its_fence_before_a_claim = a_sleeping_client_hears_of_completions_behind_a_claim
+        with "wake/sleep.rs" "announce" "fence" Relaxed;
+    a_claim_without_its_fence = a_sleeping_client_hears_of_completions_behind_a_claim
+        with "wake/sleep.rs" "wake_sleepers_behind_rmw" "fence" Relaxed;
     a_reaper_without_its_fence = a_sleeping_client_hears_of_a_death
         with "wake/sleep.rs" "wake_always" "fence" Relaxed;
     a_client_without_its_fence_before_a_death = a_sleeping_client_hears_of_a_death

@@ -245,6 +245,34 @@ fn a_busy_worker_passes_on_what_is_in_its_window() {
     });
 }
 
+/// The same of a worker that claims the first task before it passes the other on.
+#[test]
+fn a_busy_worker_passes_on_behind_a_claim() {
+    check(|| {
+        let task = AtomicU64::new(0);
+        SlotWord(&task).submit(7);
+        let shared = Arc::new((task, Office::new()));
+        shared.1.requeue().announce(0);
+        shared.1.requeue().announce(1);
+        let busy = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let (task, office) = (SlotWord(&shared.0), &shared.1);
+                let mut cursor = 0;
+                let hint = |slot| Hint::new(0, slot);
+                assert_eq!(office.requeue().claim(2, &mut cursor, &office.window, hint), 2);
+                task.claim(task.load(), Owner::new(1, 0)).expect("nobody else does");
+                office.bell().pass_on_behind_claim(1, LANE..=LANE, |_| true); // the window counts
+            })
+        };
+        let office = &shared.1;
+        office.put_to_sleep(2);
+        let seen = office.backlog() || office.window.get(1) != Hint::NONE;
+        busy.join().expect("busy");
+        assert!(seen || office.is_woken(2), "the second task has nobody");
+    });
+}
+
 /// `Client::nobody_runs` against a worker that wakes, runs a task, counts it and parks: the back-stop
 /// sees no contradiction, whenever it looks.
 fn backstop_against_a_worker(counted_after: bool) {
@@ -305,6 +333,7 @@ pub(super) const MODELS: &[fn()] = &[
     a_leaving_worker_passes_wake_ups_on,
     a_searcher_that_gives_up_looks_again,
     a_busy_worker_passes_on_what_is_in_its_window,
+    a_busy_worker_passes_on_behind_a_claim,
 ];
 
 mutants! {
@@ -335,6 +364,10 @@ mutants! {
         with "wake/berth.rs" "announce" "fence" Relaxed;
     a_busy_worker_without_its_fence = a_busy_worker_passes_on_what_is_in_its_window
         with "wake/bell.rs" "pass_on" "fence" Relaxed;
+    a_claim_without_its_fence = a_busy_worker_passes_on_behind_a_claim
+        with "wake/bell.rs" "pass_on_behind_claim" "fence" Relaxed;
+    a_parking_worker_without_its_fence_beside_a_claim = a_busy_worker_passes_on_behind_a_claim
+        with "wake/berth.rs" "announce" "fence" Relaxed;
     a_worker_that_parks_before_its_task_is_done = a_worker_that_keeps_to_the_protocol_is_not_accused
         with "wake/park.rs" "announce" "store" Relaxed;
     a_back_stop_that_does_not_acquire = a_worker_that_keeps_to_the_protocol_is_not_accused

@@ -2,13 +2,19 @@
 
 use super::inner::{Inner, check_chunksize};
 use super::map::{Calls, Patience, Piece};
-use crate::client::{Outcome, Sink};
+use crate::client::{Call, Key, Outcome, Sink, Target, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
-use crate::payload::Payload;
+use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateUsize};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Most calls that are submitted together.
+const BATCH_MOST: usize = 32;
+/// The input gives calls to be submitted together as long as it takes no more time for them than this: a slow one
+/// must not keep workers waiting for what it has given already.
+const BATCH_TIME: Duration = Duration::from_micros(10);
 
 /// In which order results are returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,36 +25,78 @@ pub(crate) enum Order {
     Arrival,
 }
 
-/// Where the outcomes of an iteration arrive. The tag of a task is the index of its first item.
+/// What has arrived of an iteration. The tag of a task is the index of its first item.
+#[derive(Default)]
+struct Arrived {
+    /// Values of up to eight bytes: index, value, length.
+    tiny: VecDeque<[u64; 3]>,
+    /// All else, by the index of the first item.
+    pieces: VecDeque<(u64, Piece)>,
+}
+
+impl Arrived {
+    fn len(&self) -> usize {
+        self.tiny.len() + self.pieces.len()
+    }
+
+    /// Appends all that is in `other`.
+    fn append(&mut self, other: &mut Self) {
+        fn append<T>(to: &mut VecDeque<T>, from: &mut VecDeque<T>) {
+            if to.is_empty() {
+                std::mem::swap(to, from);
+            } else {
+                to.append(from);
+            }
+        }
+        append(&mut self.tiny, &mut other.tiny);
+        append(&mut self.pieces, &mut other.pieces);
+    }
+
+    fn pop_tiny(&mut self) -> Option<(u64, Tiny)> {
+        let &[index, word, len] = self.tiny.front()?;
+        self.tiny.pop_front();
+        Some((index, Tiny { word, len: len as u8 }))
+    }
+}
+
+/// Where the outcomes of an iteration arrive.
 #[derive(Default)]
 struct StreamSink {
-    arrived: Mutex<VecDeque<(u64, Piece)>>,
-    /// How many are there, so that nobody needs the lock to find none.
+    arrived: UnderBooks<Arrived>,
+    /// How many are there, so that nobody needs the books to find none.
     count: PrivateUsize,
 }
 
 impl StreamSink {
-    fn add(&self, index: u64, piece: Piece) {
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).push_back((index, piece));
-        self.count.fetch_add(1, Private::Release);
+    fn arrived<'a>(&'a self, key: &'a mut Key) -> &'a mut Arrived {
+        // SAFETY: a stream has one client, and nothing else gets at them.
+        unsafe { self.arrived.get(key) }
     }
 
-    fn take(&self) -> Option<(u64, Piece)> {
-        if self.count.load(Private::Acquire) == 0 {
-            return None;
-        }
-        let taken = self.arrived.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        if taken.is_some() {
-            self.count.fetch_sub(1, Private::Relaxed);
-        }
-        taken
+    /// Appends all that is there to `to`.
+    fn take(&self, to: &mut Arrived, key: &mut Key) {
+        to.append(self.arrived(key));
+        self.count.store(0, Private::Release);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Private::Acquire) == 0
     }
 }
 
 impl Sink for StreamSink {
-    fn deliver(&self, tag: u64, outcome: Outcome) {
+    fn deliver(&self, tag: u64, outcome: Outcome, key: &mut Key) {
         let (first, piece) = Piece::new(outcome);
-        self.add(tag + u64::from(first), piece);
+        let arrived = self.arrived(key);
+        arrived.pieces.push_back((tag + u64::from(first), piece));
+        // Only holders of the books write it.
+        self.count.store(arrived.len(), Private::Release);
+    }
+
+    fn deliver_tiny(&self, tag: u64, value: Tiny, key: &mut Key) {
+        let arrived = self.arrived(key);
+        arrived.tiny.push_back([tag, value.word, u64::from(value.len)]);
+        self.count.store(arrived.len(), Private::Release);
     }
 }
 
@@ -63,19 +111,27 @@ pub struct IMap<T, R, I> {
     calls: Calls<T>,
     /// `None` once it has ended.
     input: Option<I>,
-    /// The next chunk, if it was taken from the input before there was memory for it.
+    /// Items that were taken from the input before there was memory for them.
     held: Vec<T>,
+    /// Calls that wait for slots.
+    ready: VecDeque<Call>,
+    /// How many calls are to be submitted together.
+    batch: usize,
     sink: Arc<StreamSink>,
+    stream: u32,
     order: Order,
     chunksize: usize,
     buffersize: usize,
-    /// Items taken from the input.
+    /// Items taken from the input, without those in `held`.
     submitted: u64,
+    /// Those of them whose results have not come.
+    awaited: u64,
     /// Results given to the caller.
     returned: u64,
-    /// Results that have come, by the index of their first item; in order of arrival the key only counts.
+    /// Results that have come.
+    come: Arrived,
+    /// Those among them that came before their turn.
     waiting: BTreeMap<u64, Piece>,
-    arrivals: u64,
     /// Results of the piece that is being returned.
     current: VecDeque<Result<R>>,
     /// What follows the last result.
@@ -93,19 +149,24 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
         inner.check_running()?;
         let chunksize = check_chunksize(chunksize)?;
         inner.streams.fetch_add(1, Private::AcqRel);
+        let sink = Arc::new(StreamSink::default());
         let mut stream = IMap {
             inner: inner.clone(),
             calls,
             input: Some(input),
             held: Vec::new(),
-            sink: Arc::new(StreamSink::default()),
+            ready: VecDeque::new(),
+            batch: 1,
+            stream: inner.client.open_stream(sink.clone()),
+            sink,
             order,
             chunksize,
             buffersize: chunksize, // one chunk is always right; how many more, the caller may still say
             submitted: 0,
+            awaited: 0,
             returned: 0,
+            come: Arrived::default(),
             waiting: BTreeMap::new(),
-            arrivals: 0,
             current: VecDeque::new(),
             last_word: None,
         };
@@ -139,10 +200,28 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                 self.returned += 1;
                 return Some(result);
             }
-            self.collect();
-            if let Some(piece) = self.next_piece() {
-                piece.for_each(|result| self.current.push_back(result));
-                continue;
+            // Most results, straight from where they are.
+            if self.order == Order::Arrival
+                && let Some((_, value)) = self.come.pop_tiny()
+            {
+                self.awaited -= 1;
+                self.returned += 1;
+                return Some(payload::take(value.as_slice()));
+            }
+            match self.next_piece() {
+                Some(Piece::Tiny(value)) => {
+                    self.returned += 1;
+                    return Some(payload::take(value.as_slice()));
+                }
+                Some(Piece::One(bytes)) => {
+                    self.returned += 1;
+                    return Some(payload::take(bytes.as_slice()));
+                }
+                Some(piece) => {
+                    piece.for_each(|result| self.current.push_back(result));
+                    continue;
+                }
+                None => {}
             }
             if self.returned == self.submitted {
                 // A chunk that must wait for room waits only for results that are not returned.
@@ -151,33 +230,36 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                 }
                 return self.last_word.take().map(Err);
             }
-            let sink = &self.sink;
-            let come = || sink.count.load(Private::Acquire) > 0;
-            if !self.inner.client.wait_any(&come, deadline) {
+            let client = &self.inner.client;
+            client.collect_then(|books| self.sink.take(&mut self.come, books.key()));
+            if self.come.len() > 0 {
+                continue;
+            }
+            if !client.wait_any(&|| !self.sink.is_empty(), deadline) {
                 return Some(Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into()));
             }
         }
     }
 
-    /// Moves what has come to where its turn is kept.
-    fn collect(&mut self) {
-        while let Some((index, piece)) = self.sink.take() {
-            let key = match self.order {
-                Order::Items => index,
-                Order::Arrival => self.arrivals,
-            };
-            self.arrivals += 1;
-            self.waiting.insert(key, piece);
-        }
-    }
-
+    /// The piece whose turn it is, of those that have come.
     fn next_piece(&mut self) -> Option<Piece> {
-        let entry = self.waiting.first_entry()?;
-        let turn = match self.order {
-            Order::Items => *entry.key() == self.returned,
-            Order::Arrival => true,
-        };
-        turn.then(|| entry.remove())
+        loop {
+            if self.order == Order::Items
+                && let Some(entry) = self.waiting.first_entry()
+                && *entry.key() == self.returned
+            {
+                return Some(entry.remove());
+            }
+            let (index, piece) = match self.come.pop_tiny() {
+                Some((index, value)) => (index, Piece::Tiny(value)),
+                None => self.come.pieces.pop_front()?,
+            };
+            self.awaited -= piece.len() as u64;
+            if self.order == Order::Arrival || index == self.returned {
+                return Some(piece);
+            }
+            self.waiting.insert(index, piece);
+        }
     }
 
     /// Submits items while there is room. Waits for room only if no result is outstanding: otherwise it may
@@ -185,57 +267,136 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
     fn feed(&mut self) {
         loop {
             let outstanding = (self.submitted - self.returned) as usize;
-            if outstanding > 0 && outstanding + self.chunksize > self.buffersize {
+            let room = self.buffersize.saturating_sub(outstanding);
+            let step =
+                if self.chunksize == 1 { self.batch.min(self.buffersize / 4).max(1) } else { self.chunksize };
+            if outstanding > 0 && room < step && !self.is_stranded() {
                 return;
             }
-            let Some(input) = &mut self.input else { return };
+            if self.ready.is_empty() && self.input.is_none() {
+                return;
+            }
             let client = &self.inner.client;
             let patience = if outstanding == 0 { Patience::Wait } else { Patience::Now };
-            if patience == Patience::Now && !client.has_slot() {
-                return;
-            }
             if let Err(error) = self.inner.check_feeding() {
-                // Closed: what is submitted is done; an item more would be one too many.
-                let closed = matches!(error.kind(), ErrorKind::Closed);
-                if !closed || !self.held.is_empty() || input.next().is_some() {
-                    self.last_word = Some(error);
-                }
-                self.end_input();
+                return self.refuse(error);
+            }
+            let fed = match self.chunksize {
+                1 => self.feed_calls(step.min(room).max(1), patience),
+                _ if patience == Patience::Now && !client.has_slot() => false,
+                _ => self.feed_chunk(patience),
+            };
+            if !fed {
                 return;
-            }
-            let tag = self.submitted;
-            let result;
-            let count;
-            if self.chunksize == 1 {
-                let Some(item) = self.held.pop().or_else(|| input.next()) else { return self.end_input() };
-                count = 1;
-                result = match self.calls.submit_one(client, item, patience, self.sink.clone(), tag) {
-                    Err((error, Some(item))) if patience == Patience::Now && error.is_arena_full() => {
-                        self.held.push(item);
-                        return;
-                    }
-                    other => other.map_err(|(error, _)| error),
-                };
-            } else {
-                let mut chunk = std::mem::take(&mut self.held);
-                if chunk.is_empty() {
-                    chunk = input.take(self.chunksize).collect();
-                }
-                if chunk.is_empty() {
-                    return self.end_input();
-                }
-                count = chunk.len();
-                result = self.calls.submit_chunk(client, &chunk, patience, self.sink.clone(), tag);
-                if patience == Patience::Now && result.as_ref().is_err_and(Error::is_arena_full) {
-                    self.held = chunk;
-                    return;
-                }
-            }
-            self.submitted += count as u64;
-            if let Err(error) = result {
-                self.sink.add(tag, Piece::Failed(count as u32, error)); // at its place
             }
         }
+    }
+
+    /// Whether calls wait for slots, and no task of this iteration is on its way that would make room.
+    fn is_stranded(&self) -> bool {
+        !self.ready.is_empty() && self.ready.len() as u64 == self.awaited
+    }
+
+    /// Takes no more from the input. What was taken and not submitted is not done, either.
+    fn refuse(&mut self, error: Error) {
+        let Some(input) = &mut self.input else { return };
+        // Closed: what is submitted is done; an item more would be one too many.
+        let closed = matches!(error.kind(), ErrorKind::Closed);
+        let unsubmitted = self.ready.len() as u64;
+        if !closed || unsubmitted > 0 || !self.held.is_empty() || input.next().is_some() {
+            self.last_word = Some(error);
+        }
+        self.ready.clear();
+        self.submitted -= unsubmitted;
+        self.awaited -= unsubmitted;
+        self.held.clear();
+        self.end_input();
+    }
+
+    /// Submits up to `most` calls; `false` if there is no more to do about that now.
+    fn feed_calls(&mut self, most: usize, patience: Patience) -> bool {
+        let client = &self.inner.client;
+        let mut stuck = false;
+        let mut ended = false;
+        if self.ready.is_empty()
+            && let Some(input) = &mut self.input
+        {
+            // A single one is submitted at once: the next may take its time.
+            let start = (most > 1 || self.batch == 1).then(Instant::now);
+            let sure = input.size_hint().0;
+            for _ in 0..most {
+                let Some(item) = self.held.pop().or_else(|| input.next()) else {
+                    ended = true;
+                    break;
+                };
+                let tag = self.submitted;
+                match self.calls.append(client, item, patience, tag, &mut self.ready) {
+                    Ok(()) => {}
+                    Err((error, item)) if patience == Patience::Now && error.is_arena_full() => {
+                        self.held.push(item);
+                        stuck = true;
+                        break;
+                    }
+                    // At its place.
+                    Err((error, _)) => self.come.pieces.push_back((tag, Piece::Failed(1, error))),
+                }
+                self.submitted += 1;
+                self.awaited += 1;
+            }
+            if let Some(start) = start {
+                // An input that does not know whether it has more may wait for it.
+                let quick = sure > most && start.elapsed() <= BATCH_TIME;
+                self.batch = if quick { (self.batch * 2).min(BATCH_MOST) } else { (self.batch / 2).max(1) };
+            }
+        }
+        let (func, name) = self.calls.function();
+        let mut result = client.submit_calls(func, name, self.stream, &mut self.ready);
+        if result.is_ok()
+            && self.is_stranded()
+            && let Some(call) = self.ready.pop_front()
+        {
+            let tag = call.tag;
+            let spec = self.calls.call(call.into_args());
+            result = client.submit(spec, None, Target::Stream(self.stream), tag).map(drop);
+            if let Err(error) = &result {
+                self.come.pieces.push_back((tag, Piece::Failed(1, error.clone())));
+            }
+        }
+        if let Err(error) = result {
+            for Call { tag, .. } in self.ready.drain(..) {
+                self.come.pieces.push_back((tag, Piece::Failed(1, error.clone()))); // at its place
+            }
+        }
+        if ended {
+            self.end_input();
+        }
+        !stuck && !ended && self.ready.is_empty()
+    }
+
+    /// Submits one chunk; `false` if there is no more to do about that now.
+    fn feed_chunk(&mut self, patience: Patience) -> bool {
+        let Some(input) = &mut self.input else { return false };
+        let mut chunk = std::mem::take(&mut self.held);
+        if chunk.is_empty() {
+            chunk = input.take(self.chunksize).collect();
+        }
+        if chunk.is_empty() {
+            self.end_input();
+            return false;
+        }
+        let (count, tag) = (chunk.len(), self.submitted);
+        let to = Target::Stream(self.stream);
+        let result = self.calls.submit_chunk(&self.inner.client, &chunk, patience, to, tag);
+        if patience == Patience::Now && result.as_ref().is_err_and(Error::is_arena_full) {
+            self.held = chunk;
+            return false;
+        }
+        self.submitted += count as u64;
+        self.awaited += count as u64;
+        if let Err(error) = result {
+            self.come.pieces.push_back((tag, Piece::Failed(count as u32, error))); // at its place
+        }
+        true
     }
 
     fn end_input(&mut self) {
@@ -258,8 +419,7 @@ impl<T, R, I> Drop for IMap<T, R, I> {
         if self.inner.check_process().is_err() {
             return;
         }
-        let sink: Arc<dyn Sink> = self.sink.clone();
-        self.inner.client.cancel(&sink);
+        self.inner.client.close_stream(self.stream);
         if self.input.is_some() {
             self.inner.streams.fetch_sub(1, Private::AcqRel);
             self.inner.control.nudge();

@@ -1,7 +1,7 @@
 //! What a pool, its results and its iterators share.
 
 use super::callbacks::Callbacks;
-use crate::client::{Args, Client, Sink, TaskSpec, Ticket};
+use crate::client::{Args, Client, Target, TaskSpec, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Payload;
 use crate::supervisor::Control;
@@ -75,23 +75,19 @@ impl Inner {
 
     /// Submits one call.
     #[inline]
-    pub(crate) fn submit_call<A, M, F>(
-        &self,
-        task: F,
-        args: &A,
-        sink: Arc<dyn Sink>,
-        tag: u64,
-    ) -> Result<Ticket>
+    pub(crate) fn submit_call<A, M, F>(&self, task: F, args: &A, to: Target) -> Result<Ticket>
     where
         A: Payload,
         F: Task<A, M>,
     {
         let func = FuncWord::new(task.func())?;
         let client = &self.client;
-        let args = client.with_memory(|| Args::archive(&client.arena, args))?;
+        if let Some((words, len)) = Args::short::<A, M, F>(&client.arena, args) {
+            return client.submit_short(func, task.name(), &words, len, to);
+        }
+        let args = client.with_memory(|| Args::of_task::<A, M, F>(&client.arena, args))?;
         let shape = args.shape();
-        let max_attempts = client.max_attempts();
-        client.submit(TaskSpec { func, name: task.name(), args, shape, max_attempts }, None, sink, tag)
+        client.submit(TaskSpec { func, name: task.name(), args, shape }, None, to, 0)
     }
 }
 

@@ -7,8 +7,9 @@ mod inner;
 mod map;
 mod result;
 
-use crate::error::{ErrorKind, Result};
-use crate::payload::Payload;
+use crate::client::{Taken, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::payload::{self, Payload};
 use crate::shared_slice::{Pod, SliceMut};
 use crate::sync::private::Private;
 use crate::task::Task;
@@ -18,8 +19,8 @@ use imap::Order;
 use inner::{CLOSED, Inner, JOINING, RUNNING, TERMINATED};
 use map::Calls;
 pub use map::MapResult;
-use result::Single;
 pub use result::{AsyncResult, View};
+use result::{Single, bytes_of};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -87,7 +88,14 @@ impl Pool {
         A: Payload,
         F: Task<A, M>,
     {
-        self.apply_async(f, args)?.get()
+        self.inner.check_running()?;
+        let client = &self.inner.client;
+        let ticket = self.inner.submit_call(f, &args, Target::Caller)?;
+        match client.wait_for(ticket, |books| books.take_outcome(ticket), None) {
+            Some(Taken::Tiny(value)) => payload::take(value.as_slice()),
+            Some(Taken::Outcome(outcome)) => payload::take(bytes_of(*outcome)?.as_slice()),
+            None => Err(Error::corrupted("a wait ended without a result")),
+        }
     }
 
     /// Calls `f` in a worker; the result can be fetched later.
@@ -111,7 +119,7 @@ impl Pool {
     {
         self.inner.check_running()?;
         let single = Arc::new(Single::default());
-        let ticket = self.inner.submit_call(f, &args, single.clone(), 0)?;
+        let ticket = self.inner.submit_call(f, &args, Target::Sink(single.clone()))?;
         Ok(AsyncResult::new(self.inner.clone(), single, ticket))
     }
 

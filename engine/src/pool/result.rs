@@ -2,30 +2,75 @@
 
 use super::callbacks::Followers;
 use super::inner::Inner;
-use crate::client::{Outcome, ResultBytes, Sink, Ticket};
+use crate::client::{Books, Key, Outcome, ResultBytes, Sink, Ticket, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
+use crate::sync::private::{Private, PrivateU8};
 use crate::task::{Status, failure};
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Where the outcome of one call arrives.
 #[derive(Default)]
 pub(crate) struct Single {
-    outcome: OnceLock<Result<ResultBytes>>,
+    /// One of the three below. It changes once to `DONE`, and before that perhaps to `FOLLOWED`.
+    state: PrivateU8,
+    /// Written before `DONE`, never after.
+    outcome: UnderBooks<Option<Result<ResultBytes>>>,
     followers: Followers,
 }
 
+const PENDING: u8 = 0;
+/// Pending, and somebody is to be told.
+const FOLLOWED: u8 = 1;
+const DONE: u8 = 2;
+
 impl Sink for Single {
-    fn deliver(&self, _tag: u64, outcome: Outcome) {
-        let _ = self.outcome.set(bytes_of(outcome));
-        self.followers.release();
+    #[inline]
+    fn deliver(&self, _tag: u64, outcome: Outcome, key: &mut Key) {
+        self.settle(bytes_of(outcome), key);
+    }
+
+    #[inline]
+    fn deliver_tiny(&self, _tag: u64, value: Tiny, key: &mut Key) {
+        self.settle(Ok(ResultBytes::Tiny(value)), key);
+    }
+}
+
+impl Single {
+    #[inline]
+    fn settle(&self, outcome: Result<ResultBytes>, key: &mut Key) {
+        if self.outcome().is_some() {
+            return;
+        }
+        // SAFETY: a call is submitted to one client, and nobody reads the outcome before the state says `DONE`.
+        unsafe { *self.outcome.get(key) = Some(outcome) };
+        // Release pairs with `outcome`, Acquire with `follow`.
+        if self.state.swap(DONE, Private::AcqRel) == FOLLOWED {
+            self.followers.release();
+        }
+    }
+
+    #[inline]
+    fn outcome(&self) -> Option<&Result<ResultBytes>> {
+        if self.state.load(Private::Acquire) != DONE {
+            return None;
+        }
+        // SAFETY: `DONE` comes after the one change.
+        unsafe { self.outcome.get_settled() }.as_ref()
+    }
+
+    /// Has the followers told, unless it is done: then says so.
+    fn follow(&self) -> bool {
+        let followed = self.state.compare_exchange(PENDING, FOLLOWED, Private::AcqRel, Private::Acquire);
+        followed.is_err_and(|state| state == DONE)
     }
 }
 
 /// The bytes of a value, or the error that came instead of it.
+#[inline]
 pub(crate) fn bytes_of(outcome: Outcome) -> Result<ResultBytes> {
     match outcome {
         Outcome::Answer { status, bytes } if status == Status::Value as u32 => Ok(bytes),
@@ -84,7 +129,7 @@ impl<R: Payload> AsyncResult<R> {
         if !self.wait(timeout) {
             return Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into());
         }
-        match self.single.outcome.get() {
+        match self.single.outcome() {
             Some(Ok(bytes)) => Ok(bytes),
             Some(Err(error)) => Err(error.clone()),
             None => Err(Error::corrupted("a wait ended without a result")),
@@ -93,29 +138,29 @@ impl<R: Payload> AsyncResult<R> {
 
     /// Waits until there is a result, at most for `timeout`; `false` if it has passed.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
-        let ready = || self.single.outcome.get().is_some();
-        if ready() {
+        if self.single.outcome().is_some() {
             return true;
         }
         if self.inner.check_process().is_err() {
             return false;
         }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        self.inner.client.wait_for(self.ticket, &ready, deadline)
+        let ready = |_: &mut Books| self.single.outcome().is_some().then_some(());
+        self.inner.client.wait_for(self.ticket, ready, deadline).is_some()
     }
 
     /// Whether there is a result, good or bad.
     pub fn ready(&self) -> bool {
-        if self.single.outcome.get().is_none() && self.inner.check_process().is_ok() {
+        if self.single.outcome().is_none() && self.inner.check_process().is_ok() {
             self.inner.client.collect();
         }
-        self.single.outcome.get().is_some()
+        self.single.outcome().is_some()
     }
 
     /// Whether the call succeeded; `None` while there is no result.
     pub fn successful(&self) -> Option<bool> {
         self.ready();
-        self.single.outcome.get().map(Result::is_ok)
+        self.single.outcome().map(Result::is_ok)
     }
 
     /// Has `f` called with the value when it comes, if it comes.
@@ -137,7 +182,7 @@ impl<R: Payload> AsyncResult<R> {
     pub fn callback(self, f: impl FnOnce(R) + Send + 'static) -> Self {
         let single = self.single.clone();
         self.then(move || {
-            if let Some(Ok(bytes)) = single.outcome.get()
+            if let Some(Ok(bytes)) = single.outcome()
                 && let Ok(value) = payload::take(bytes.as_slice())
             {
                 f(value);
@@ -148,7 +193,7 @@ impl<R: Payload> AsyncResult<R> {
     /// Has `f` called with the error, if one comes instead of a value. See [`callback`](Self::callback).
     pub fn error_callback(self, f: impl FnOnce(Error) + Send + 'static) -> Self {
         let single = self.single.clone();
-        self.then(move || match single.outcome.get() {
+        self.then(move || match single.outcome() {
             Some(Err(error)) => f(error.clone()),
             Some(Ok(bytes)) => {
                 if let Err(error) = payload::take::<R>(bytes.as_slice()) {
@@ -162,8 +207,7 @@ impl<R: Payload> AsyncResult<R> {
     fn then(self, job: impl FnOnce() + Send + 'static) -> Self {
         // A forked child has neither the pool's threads nor its memory.
         if self.inner.check_process().is_ok() {
-            let is_done = || self.single.outcome.get().is_some();
-            self.single.followers.add(&self.inner, is_done, Box::new(job));
+            self.single.followers.add(&self.inner, || self.single.follow(), Box::new(job));
         }
         self
     }
@@ -171,7 +215,7 @@ impl<R: Payload> AsyncResult<R> {
 
 impl<R> std::fmt::Debug for AsyncResult<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = match self.single.outcome.get() {
+        let state = match self.single.outcome() {
             None => "pending",
             Some(Ok(_)) => "done",
             Some(Err(_)) => "failed",

@@ -3,12 +3,18 @@
 use super::{Hint, Window};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
+/// How many of the newest cells stand beside the tail, too.
+const NEWEST: usize = if cfg!(loom) { 1 } else { 4 };
+
 /// The positions of a ready ring, each on lines of its own.
 #[repr(C, align(128))]
 pub(crate) struct ReadyControl {
     /// Where the client writes next. Only the client stores it.
     tail: AtomicU64,
-    _tail_line: [u64; 15],
+    /// The cells before the tail once more, each with its position: `[position 32][slot 32]`. A worker that
+    /// waits for one task gets its hint with the tail's line, and needs no line of cells.
+    newest: [AtomicU64; NEWEST],
+    _tail_line: [u64; 15 - NEWEST],
     /// Where workers claim next. Moves only by CAS, and a range is used only if the CAS succeeded.
     head: AtomicU64,
     _head_line: [u64; 15],
@@ -19,7 +25,8 @@ impl ReadyControl {
     pub(crate) fn new() -> Self {
         ReadyControl {
             tail: AtomicU64::new(0),
-            _tail_line: [0; 15],
+            newest: std::array::from_fn(|_| AtomicU64::new(0)),
+            _tail_line: [0; 15 - NEWEST],
             head: AtomicU64::new(0),
             _head_line: [0; 15],
         }
@@ -62,6 +69,20 @@ impl<'a> ReadyRing<'a> {
     #[inline]
     pub(crate) fn write(&self, tail: u64, slot: u32) {
         self.cell(tail).store(slot, Ordering::Relaxed);
+        let newest = (tail & 0xffff_ffff) << 32 | u64::from(slot);
+        self.control.newest[tail as usize % NEWEST].store(newest, Ordering::Relaxed);
+    }
+
+    /// What [`write`](Self::write) wrote at `position`, which is below the tail.
+    #[inline]
+    fn read(&self, position: u64) -> u32 {
+        let newest = self.control.newest[position as usize % NEWEST].load(Ordering::Relaxed);
+        // A newer cell may have taken the place; then the older one is only in the ring.
+        if newest >> 32 == position & 0xffff_ffff {
+            newest as u32
+        } else {
+            self.cell(position).load(Ordering::Relaxed)
+        }
     }
 
     /// Shows all cells below `tail` to the workers. The producer only.
@@ -99,7 +120,7 @@ impl<'a> ReadyRing<'a> {
         if waiting <= self.cells.len() as u64 { waiting } else { 0 }
     }
 
-    /// Moves up to `most` hints into `window`; returns how many.
+    /// Moves up to `most` hints into `window`; returns how many. `fetch` is told of each as soon as it is known.
     ///
     /// The window is filled *before* the head moves, so that at every instant each hint is in the
     /// ring or in a window, where an idle worker or a reaper can find it.
@@ -109,6 +130,7 @@ impl<'a> ReadyRing<'a> {
         most: impl FnOnce(u64) -> u64,
         window: &Window,
         hint: impl Fn(u32) -> Hint,
+        fetch: impl Fn(Hint),
     ) -> usize {
         let head = self.control.head.load(Ordering::Acquire);
         let tail = self.control.tail.load(Ordering::Acquire); // pairs with `publish`
@@ -119,7 +141,9 @@ impl<'a> ReadyRing<'a> {
         }
         let count = most(waiting).clamp(1, waiting).min(super::BATCH as u64);
         for i in 0..count {
-            window.set(i as usize, hint(self.cell(head.wrapping_add(i)).load(Ordering::Relaxed)));
+            let hint = hint(self.read(head.wrapping_add(i)));
+            window.set(i as usize, hint);
+            fetch(hint);
         }
         // Release: the loads of the cells above happen before the producer overwrites them.
         match self.control.head.compare_exchange(

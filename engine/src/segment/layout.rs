@@ -8,7 +8,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 use crate::wake::Masks;
 
 /// Changes whenever a word moves or means something else.
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
 /// The first eight bytes of every pool.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringpool");
 /// Most processes that a pool can have, its client included: the owner field has ten bits.

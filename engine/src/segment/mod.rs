@@ -4,15 +4,14 @@
 //! the header and the table of functions, can be written by nobody but the creator. *Data* memory
 //! holds payloads: each process may write its own region and maps everybody else's read-only.
 
+mod control;
 mod layout;
 mod view;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::{CompletionControl, CompletionRing, Flag, ReadyRing, Requeue, Window};
-use crate::slot::Slot;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use crate::sys::{Mapping, create_memfd};
-use crate::wake::{Bell, Berth, Masks, Park, Seat, SleepWord};
+pub(crate) use control::ControlMemory;
 pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
     MAX_PROCESSES, ProcessEntry, Sizes, VERSION,
@@ -121,12 +120,6 @@ impl ProcessEntry {
             self.life.compare_exchange(expected, to.pack(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
         })
     }
-}
-
-/// A mapping of control memory, with typed access to its words.
-pub(crate) struct ControlMemory {
-    pub(crate) layout: Layout,
-    map: Mapping,
 }
 
 /// A pool's memory as one process sees it.
@@ -347,195 +340,5 @@ impl Header {
             ));
         }
         Ok(())
-    }
-}
-
-impl ControlMemory {
-    /// Maps control memory of whatever origin with `map`, after checking that it is a pool's.
-    pub(crate) fn open(
-        fd: BorrowedFd<'_>,
-        map: impl Fn(BorrowedFd<'_>, u64, usize) -> Result<Mapping>,
-    ) -> Result<Self> {
-        let len = file_len(fd, "stat of the control memory")?;
-        if len < size_of::<Header>() as u64 {
-            return Err(refuse(format!("its control memory is {len} bytes long, too short for a header")));
-        }
-        let sizes = {
-            let head = map(fd, 0, 4096)?;
-            // SAFETY: the mapping is at least a page, page-aligned, and made of atomics only.
-            let header = unsafe { head.ptr().cast::<Header>().as_ref() };
-            header.sizes().map_err(refuse)?
-        };
-        let layout = Layout::new(sizes);
-        if layout.control_len as u64 != len {
-            return Err(refuse(format!(
-                "its control memory is {len} bytes long, not {}",
-                layout.control_len
-            )));
-        }
-        Ok(ControlMemory { layout, map: map(fd, 0, layout.control_len)? })
-    }
-
-    /// Whether what lies in slots carries checks.
-    pub(crate) fn hardened(&self) -> bool {
-        self.header().hardened.load(Ordering::Relaxed) != 0
-    }
-
-    /// Tells pools apart.
-    pub(crate) fn pool_id(&self) -> u64 {
-        self.header().pool_id.load(Ordering::Relaxed)
-    }
-
-    /// A structure of the control memory.
-    fn at<T>(&self, offset: usize) -> &T {
-        assert!(offset + size_of::<T>() <= self.map.len() && offset.is_multiple_of(align_of::<T>()));
-        // SAFETY: inside the mapping and aligned by the assertion (the mapping is page-aligned). Every
-        // `T` used here is made of atomics and unused words only, for which all bit patterns are valid.
-        unsafe { self.map.ptr().byte_add(offset).cast::<T>().as_ref() }
-    }
-
-    /// Any word, for tests that spoil it.
-    #[cfg(test)]
-    pub(crate) fn word_at(&self, offset: usize) -> &AtomicU64 {
-        self.at(offset)
-    }
-
-    fn array<T>(&self, offset: usize, len: usize) -> &[T] {
-        assert!(offset + len * size_of::<T>() <= self.map.len() && offset.is_multiple_of(align_of::<T>()));
-        // SAFETY: as in `at`.
-        unsafe { std::slice::from_raw_parts(self.map.ptr().byte_add(offset).cast::<T>().as_ptr(), len) }
-    }
-
-    /// Words of the control memory, whatever they are there for.
-    #[cfg(test)]
-    pub(crate) fn control_words(&self, offset: usize, count: usize) -> &[AtomicU64] {
-        self.array(offset, count)
-    }
-
-    pub(crate) fn header(&self) -> &Header {
-        self.at(0)
-    }
-
-    pub(crate) fn functions(&self) -> &[FunctionEntry] {
-        self.array(self.layout.functions, MAX_FUNCTIONS)
-    }
-
-    pub(crate) fn process(&self, index: u32) -> &ProcessEntry {
-        assert!(index < self.layout.sizes.processes);
-        self.at(self.layout.processes + index as usize * size_of::<ProcessEntry>())
-    }
-
-    /// How many entries the process table has.
-    pub(crate) fn processes(&self) -> u32 {
-        self.layout.sizes.processes
-    }
-
-    /// Places that have ever been used, the client's included. Everybody else's words are zero.
-    #[inline]
-    pub(crate) fn places(&self) -> u32 {
-        (self.header().places.load(Ordering::Acquire) as u32).min(self.processes())
-    }
-
-    pub(crate) fn window(&self, index: u32) -> &Window {
-        &self.process(index).window
-    }
-
-    pub(crate) fn park(&self, index: u32) -> Park<'_> {
-        Park(&self.process(index).park)
-    }
-
-    /// Up if the client must look at all its slots.
-    #[inline]
-    pub(crate) fn rescan(&self) -> Flag<'_> {
-        Flag(&self.client().rescan)
-    }
-
-    /// Where threads of the client sleep until any task completes.
-    #[inline]
-    pub(crate) fn sleep(&self) -> SleepWord<'_> {
-        SleepWord(&self.client().sleep)
-    }
-
-    /// Where process `index` sleeps when its payload memory is full.
-    pub(crate) fn starved(&self, index: u32) -> SleepWord<'_> {
-        SleepWord(&self.process(index).starved)
-    }
-
-    pub(crate) fn masks(&self) -> &Masks {
-        self.at(self.layout.masks)
-    }
-
-    /// The place where worker `index` sleeps, for that worker.
-    pub(crate) fn berth(&self, index: u32, incarnation: u32) -> Berth<'_> {
-        Berth::new(self.park(index), self.masks(), index, incarnation)
-    }
-
-    /// The bell that wakes workers.
-    pub(crate) fn bell<'a>(&'a self) -> Bell<'a, impl Fn(u32) -> Seat<'a>> {
-        Bell::new(self.masks(), self.places(), |index| {
-            let entry = self.process(index);
-            Seat { park: Park(&entry.park), lanes: &entry.lanes }
-        })
-    }
-
-    pub(crate) fn client(&self) -> &ClientControl {
-        self.at(self.layout.client)
-    }
-
-    pub(crate) fn ready(&self, lane: usize) -> ReadyRing<'_> {
-        let capacity = Layout::ready_capacity(self.layout.sizes.slots as usize);
-        let cells = self.array(self.layout.ready_cells + lane * 4 * capacity, capacity);
-        ReadyRing::new(&self.client().ready[lane], cells)
-    }
-
-    pub(crate) fn requeue(&self, lane: usize) -> Requeue<'_> {
-        let words = Layout::requeue_words(self.layout.sizes.slots as usize);
-        let bits = self.array(self.layout.requeue_bits + lane * 8 * words, words);
-        Requeue::new(&self.client().requeue_any[lane], bits)
-    }
-
-    pub(crate) fn slots(&self) -> &[Slot] {
-        self.array(self.layout.slots, self.layout.sizes.slots as usize)
-    }
-
-    pub(crate) fn slot(&self, index: u32) -> &Slot {
-        &self.slots()[index as usize]
-    }
-
-    pub(crate) fn completions(&self, worker: u32) -> CompletionRing<'_> {
-        let start = self.layout.completions + worker as usize * self.layout.completion_stride;
-        let cells =
-            self.array(start + size_of::<CompletionControl>(), self.layout.sizes.completions as usize);
-        CompletionRing::new(self.at(start), cells)
-    }
-
-    /// The class words of a process's extents.
-    pub(crate) fn classes(&self, owner: u32) -> &[AtomicU32] {
-        assert!(owner < self.processes());
-        self.array(
-            self.layout.classes + owner as usize * self.layout.class_stride,
-            self.layout.sizes.extents(),
-        )
-    }
-
-    /// The block words of a process's region.
-    pub(crate) fn words(&self, owner: u32) -> &[AtomicU64] {
-        assert!(owner < self.processes());
-        let count = self.layout.word_stride / 8;
-        self.array(self.layout.words + owner as usize * self.layout.word_stride, count)
-    }
-
-    pub(crate) fn state(&self) -> PoolState {
-        match self.header().state.load(Ordering::Acquire) {
-            0 => PoolState::Running,
-            1 => PoolState::Draining,
-            _ => PoolState::Stopping,
-        }
-    }
-
-    /// Tells all workers; they notice at once, asleep or not.
-    pub(crate) fn set_state(&self, state: PoolState) {
-        self.header().state.store(state as u32, Ordering::Release);
-        self.bell().broadcast();
     }
 }

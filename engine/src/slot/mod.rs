@@ -13,6 +13,8 @@ pub(crate) use word::{Owner, Reaped, SlotWord, State, Word};
 
 /// Most bytes of arguments that travel inside a slot.
 pub(crate) const INLINE_ARGS: usize = 32;
+/// These bytes as words.
+pub(crate) type ArgWords = [u64; INLINE_ARGS / 8];
 /// Most bytes of a result that travel inside a slot's first line.
 pub(crate) const TINY_RESULT: usize = 8;
 /// Most bytes of a result that travel inside a slot.
@@ -33,9 +35,22 @@ impl<const N: usize> Bytes<N> {
     /// A private copy, so that nobody can change what is read from it.
     #[inline]
     pub(crate) fn copy(&self) -> [u8; N] {
-        // SAFETY: in bounds; the copy is of plain bytes. The caller owns the bytes by the slot's word;
-        // a process that breaks that rule changes values, which every reader validates.
-        unsafe { std::ptr::read_volatile(self.0.get()) }
+        let mut copy = [0; N];
+        self.copy_to(&mut copy);
+        copy
+    }
+
+    /// The same, to `copy`.
+    #[inline]
+    pub(crate) fn copy_to(&self, copy: &mut [u8; N]) {
+        let (words, rest) = copy.as_chunks_mut::<8>();
+        const { assert!(N.is_multiple_of(8)) };
+        debug_assert!(rest.is_empty());
+        for (at, word) in words.iter_mut().enumerate() {
+            // SAFETY: in bounds, aligned as the type is; plain bytes. The caller owns the bytes by the slot's
+            // word; a process that breaks that rule changes values, which every reader validates.
+            *word = unsafe { self.0.get().cast::<u64>().add(at).read_volatile() }.to_ne_bytes();
+        }
     }
 
     /// Writes the first bytes; the caller owns the area by the slot's word.
@@ -45,6 +60,20 @@ impl<const N: usize> Bytes<N> {
         assert!(bytes.len() <= N);
         // SAFETY: in bounds by the assertion; see `copy` for ownership.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.get(), bytes.len()) }
+        crash_point();
+    }
+}
+
+impl Bytes<INLINE_ARGS> {
+    /// Writes all of it, word by word: they come from registers, and one wide load of what was just stored in
+    /// pieces would have to wait for the stores. The caller owns the area by the slot's word.
+    #[inline]
+    #[cfg_attr(feature = "crash", track_caller)]
+    pub(crate) fn fill_words(&self, words: &ArgWords) {
+        for (at, &word) in words.iter().enumerate() {
+            // SAFETY: in bounds, aligned as the type is; see `copy_to` for ownership.
+            unsafe { self.0.get().cast::<u64>().add(at).write_volatile(word) }
+        }
         crash_point();
     }
 }
@@ -166,19 +195,13 @@ pub(crate) struct ArgsHandle {
 }
 
 impl ArgsHandle {
-    pub(crate) fn to_bytes(self) -> [u8; 24] {
-        let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(&self.offset.to_ne_bytes());
-        bytes[8..16].copy_from_slice(&self.len.to_ne_bytes());
-        bytes[16..20].copy_from_slice(&self.first.to_ne_bytes());
-        bytes[20..].copy_from_slice(&self.end.to_ne_bytes());
-        bytes
+    pub(crate) fn words(self) -> ArgWords {
+        [self.offset, self.len, u64::from(self.first) | u64::from(self.end) << 32, 0]
     }
 
     pub(crate) fn from_bytes(bytes: &[u8; INLINE_ARGS]) -> Self {
-        let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let half = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        ArgsHandle { offset: word(0), len: word(8), first: half(16), end: half(20) }
+        let [offset, len, items, _]: ArgWords = bytemuck::pod_read_unaligned(bytes);
+        ArgsHandle { offset, len, first: items as u32, end: (items >> 32) as u32 }
     }
 }
 
@@ -206,6 +229,13 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn pack(self) -> u32 {
         (self.status & 0xff) << 24 | (self.place as u32) << 16 | self.short_len as u32 & 0xffff
+    }
+
+    /// The length of a result that is in `tiny`, if the word says that there is one with this status.
+    #[inline]
+    pub(crate) fn tiny(word: u32, status: u32) -> Option<u8> {
+        let len = word & 0xffff;
+        (word >> 16 == status << 8 | Place::Tiny as u32 && len as usize <= TINY_RESULT).then_some(len as u8)
     }
 
     /// `None` if no worker writes such a word.

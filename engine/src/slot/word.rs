@@ -107,6 +107,12 @@ impl Word {
         matches!(self.state(), Some(State::Done | State::Lost | State::Cancelled))
     }
 
+    /// `Done` in this generation.
+    #[inline]
+    pub(crate) fn is_done_in(self, generation: u32) -> bool {
+        self.generation() == generation && self.0 & Self::STATE == 3
+    }
+
     fn with_state(self, state: u64) -> Word {
         Word(self.0 & !Self::STATE | state)
     }

@@ -50,3 +50,28 @@ pub(crate) fn spin_loop() {
     #[cfg(not(loom))]
     std::hint::spin_loop();
 }
+
+/// A `fence(SeqCst)` behind a read-modify-write of the same thread, with no store to shared memory in between.
+///
+/// On x86 every such instruction is a full barrier itself (Intel's manual, volume 3A, section "Memory ordering": loads
+/// and stores are not reordered with locked instructions), so that only the compiler has to be told.
+#[inline(always)]
+#[cfg_attr(any(feature = "crash", loom), track_caller)]
+pub(crate) fn fence_behind_rmw() {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    fence(Ordering::SeqCst);
+}
+
+/// Begins to fetch the line of `word`, to be written: what a worker will change is not fetched for reading first.
+#[inline(always)]
+pub(crate) fn prefetch_to_write(word: &AtomicU64) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: a hint, which changes nothing and faults nowhere.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) std::ptr::from_ref(word), options(nostack, preserves_flags, readonly))
+    };
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    let _ = word;
+}

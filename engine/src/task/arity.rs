@@ -7,7 +7,8 @@ use rkyv::tuple::{
 };
 
 use crate::error::Result;
-use crate::payload::{Payload, take_archived};
+use crate::payload::{Payload, flat_bytes, take_archived};
+use std::mem::offset_of;
 
 /// The arguments of a call: a tuple of up to eight payloads.
 #[diagnostic::on_unimplemented(
@@ -17,6 +18,10 @@ use crate::payload::{Payload, take_archived};
 pub trait Arguments: Payload {
     /// What `map` iterates over: the argument itself if there is only one, else the tuple.
     type Item: Payload;
+
+    /// Writes the archive to `out`, which is zero, if it is a copy of the arguments and fits: how long it is.
+    #[doc(hidden)]
+    fn copy_to(&self, out: &mut [u8; 32]) -> Option<usize>;
 }
 
 /// A function that can be called with the archive of `Args`. `Views` is inferred and says for each
@@ -46,6 +51,11 @@ pub enum View {}
 
 impl Arguments for () {
     type Item = ();
+
+    #[inline]
+    fn copy_to(&self, _: &mut [u8; 32]) -> Option<usize> {
+        Some(0)
+    }
 }
 
 impl<F, R> Invoke<(), ()> for F
@@ -67,6 +77,20 @@ where
 
 impl<A: Payload> Arguments for (A,) {
     type Item = A;
+
+    #[inline]
+    fn copy_to(&self, out: &mut [u8; 32]) -> Option<usize> {
+        copy_field(&self.0, offset_of!(ArchivedTuple1<A::Archived>, 0), out)?;
+        Some(size_of::<ArchivedTuple1<A::Archived>>())
+    }
+}
+
+/// Copies one argument to its place in the archive.
+#[inline]
+fn copy_field<A: Payload>(argument: &A, at: usize, out: &mut [u8; 32]) -> Option<()> {
+    let bytes = flat_bytes(argument)?;
+    out.get_mut(at..)?.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(())
 }
 
 impl<F, R, A: Payload> Invoke<(A,), (Owned,)> for F
@@ -157,20 +181,30 @@ macro_rules! uniform {
 }
 
 macro_rules! arguments {
-    ($(($A:ident $a:ident))*) => {
+    ($(($A:ident $at:tt))*) => {
         impl<$($A: Payload),*> Arguments for ($($A,)*) {
             type Item = Self;
+
+            #[inline]
+            fn copy_to(&self, out: &mut [u8; 32]) -> Option<usize> {
+                let len = size_of::<<Self as Archive>::Archived>();
+                if len > out.len() {
+                    return None;
+                }
+                $(copy_field(&self.$at, offset_of!(<Self as Archive>::Archived, $at), out)?;)*
+                Some(len)
+            }
         }
     };
 }
 
-arguments! { (A a) (B b) }
-arguments! { (A a) (B b) (C c) }
-arguments! { (A a) (B b) (C c) (D d) }
-arguments! { (A a) (B b) (C c) (D d) (E e) }
-arguments! { (A a) (B b) (C c) (D d) (E e) (G g) }
-arguments! { (A a) (B b) (C c) (D d) (E e) (G g) (H h) }
-arguments! { (A a) (B b) (C c) (D d) (E e) (G g) (H h) (I i) }
+arguments! { (A 0) (B 1) }
+arguments! { (A 0) (B 1) (C 2) }
+arguments! { (A 0) (B 1) (C 2) (D 3) }
+arguments! { (A 0) (B 1) (C 2) (D 3) (E 4) }
+arguments! { (A 0) (B 1) (C 2) (D 3) (E 4) (G 5) }
+arguments! { (A 0) (B 1) (C 2) (D 3) (E 4) (G 5) (H 6) }
+arguments! { (A 0) (B 1) (C 2) (D 3) (E 4) (G 5) (H 6) (I 7) }
 
 mixed! { ArchivedTuple2 [] (A a) (B b) }
 mixed! { ArchivedTuple3 [] (A a) (B b) (C c) }

@@ -65,6 +65,10 @@ pub trait Task<Args, Marker>: Copy + Send + Sync + 'static {
 
     /// What to call it in messages.
     fn name(&self) -> &'static str;
+
+    /// Writes the archive of `args` to `out`, which is zero, if that is a copy and fits: how long it is.
+    #[doc(hidden)]
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize>;
 }
 
 /// How a worker finds a function.
@@ -106,6 +110,11 @@ where
 
     fn name(&self) -> &'static str {
         type_name::<F>()
+    }
+
+    #[inline]
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize> {
+        args.copy_to(out)
     }
 }
 
@@ -163,6 +172,11 @@ where
     fn name(&self) -> &'static str {
         type_name::<F>()
     }
+
+    #[inline]
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize> {
+        args.copy_to(out)
+    }
 }
 
 impl<F, Args, V> Task<Args, Wrapped<V>> for PlainTask<F>
@@ -180,5 +194,10 @@ where
 
     fn name(&self) -> &'static str {
         type_name::<F>()
+    }
+
+    #[inline]
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize> {
+        args.copy_to(out)
     }
 }

@@ -186,4 +186,8 @@ impl<Args: Arguments, V: Payload> Task<Args, ByName> for Named<Args, V> {
     fn name(&self) -> &'static str {
         self.name
     }
+
+    fn copy_args(args: &Args, out: &mut [u8; 32]) -> Option<usize> {
+        args.copy_to(out)
+    }
 }

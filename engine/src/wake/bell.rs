@@ -1,7 +1,7 @@
 //! Who is asleep and who is looking: masks as hints, park words as truth.
 
 use super::park::{Park, ParkState};
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, fence_behind_rmw};
 
 /// Enough for every place of the process table; few under loom, which keeps a history of each word.
 const MASK_WORDS: usize = if cfg!(loom) { 1 } else { 16 };
@@ -165,6 +165,30 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         // Pairs with the fence in `notify`; and with the one in `Berth::announce`, for hints that `me` has
         // just moved to its window.
         fence(Ordering::SeqCst);
+        self.pass_on_to_idle(me, lanes, backlog);
+    }
+
+    /// The same behind the claim of a task, with no shared store in between, by a worker that was neither searching
+    /// nor on its way: nobody skipped a wake-up for its sake.
+    #[inline]
+    pub(crate) fn pass_on_behind_claim(
+        &self,
+        me: u32,
+        lanes: impl Iterator<Item = usize>,
+        backlog: impl FnMut(&usize) -> bool,
+    ) {
+        // Pairs with the fence in `Berth::announce`: see `pass_on`.
+        fence_behind_rmw();
+        self.pass_on_to_idle(me, lanes, backlog);
+    }
+
+    #[inline]
+    fn pass_on_to_idle(
+        &self,
+        me: u32,
+        lanes: impl Iterator<Item = usize>,
+        backlog: impl FnMut(&usize) -> bool,
+    ) {
         if self.anybody_idle(me) {
             lanes.filter(backlog).for_each(|lane| self.notify(lane));
         }

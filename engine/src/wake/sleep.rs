@@ -1,6 +1,6 @@
 //! A word to sleep on until somebody publishes something, whatever it is.
 
-use crate::sync::{AtomicU32, Ordering, fence, futex};
+use crate::sync::{AtomicU32, Ordering, fence, fence_behind_rmw, futex};
 use std::time::Duration;
 
 /// A futex whose lowest bit says that somebody sleeps, or is about to.
@@ -26,7 +26,7 @@ impl SleepWord<'_> {
     pub(crate) fn announce(self, epoch: u32) -> u32 {
         let value = epoch | Self::ASLEEP;
         self.0.store(value, Ordering::Relaxed);
-        fence(Ordering::SeqCst); // pairs with the fences in `wake_sleepers` and `wake_always`
+        fence(Ordering::SeqCst); // pairs with the fences in the three functions that wake
         value
     }
 
@@ -44,6 +44,18 @@ impl SleepWord<'_> {
     #[inline]
     pub(crate) fn wake_sleepers(self) {
         fence(Ordering::SeqCst); // pairs with the fence in `announce`
+        self.wake_announced();
+    }
+
+    /// The same behind a read-modify-write that followed the publishing, with no shared store in between.
+    #[inline]
+    pub(crate) fn wake_sleepers_behind_rmw(self) {
+        fence_behind_rmw(); // pairs with the fence in `announce`
+        self.wake_announced();
+    }
+
+    #[inline]
+    fn wake_announced(self) {
         if self.0.load(Ordering::Relaxed) & Self::ASLEEP != 0
             && self.0.fetch_and(!Self::ASLEEP, Ordering::AcqRel) & Self::ASLEEP != 0
         {

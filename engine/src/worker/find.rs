@@ -4,7 +4,7 @@ use super::{Claimed, Leave, Worker};
 use crate::ring::{BATCH, Hint};
 use crate::segment::PoolState;
 use crate::slot::{State, Word};
-use crate::sync::{Ordering, spin_loop};
+use crate::sync::{Ordering, prefetch_to_write, spin_loop};
 use crate::worker::FuncWord;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ const PARK_LIMIT: Duration = Duration::from_secs(1);
 const KEEP: usize = 64 << 20;
 /// Every so many ranges are taken in the order that favours what waits elsewhere.
 const FAIR_EVERY: u32 = 8;
+/// Every so many rounds of the search loop the core is told that it spins.
+const PAUSE_EVERY: u32 = 4;
 /// Every so many rounds of the search loop other workers' windows are looked at, too.
 const STEAL_EVERY: u32 = 64;
 
@@ -23,14 +25,19 @@ impl Worker<'_> {
         if self.stopping() {
             return Err(Leave::PoolEnded);
         }
-        // Straight from one task to the next, without telling anybody.
+        // Straight from one task to the next. The claim is the barrier for what is owed to others.
         if let Some(task) = self.look() {
+            if std::mem::take(&mut self.untold) {
+                self.segment.sleep().wake_sleepers_behind_rmw();
+            }
             // Before this worker gets busy.
-            if self.segment.places() > 2 && self.backlog() {
-                self.pass_on();
+            if self.segment.places() > 2 {
+                let backlog = |&lane: &usize| self.backlog_in(lane);
+                self.segment.bell().pass_on_behind_claim(self.index, self.lanes.clone(), backlog);
             }
             return Ok(task);
         }
+        self.tell_client();
         loop {
             if let Some(task) = self.search() {
                 return Ok(task);
@@ -45,6 +52,7 @@ impl Worker<'_> {
         let task = self.look().or_else(|| self.steal());
         task.is_some_and(|task| {
             self.run(task);
+            self.tell_client();
             true
         })
     }
@@ -87,10 +95,17 @@ impl Worker<'_> {
         let most = |waiting: u64| {
             // One at a time while somebody could take the next; else an even share of what is there.
             let idle = others > 0 && segment.bell().anybody_idle(self.index);
-            let share = if idle { 1 } else { waiting / (2 * (others + 1)) };
+            let share = if idle { 1 } else { waiting / (2 * others).max(1) };
             share.min(BATCH as u64).min(quota)
         };
-        let count = segment.ready(lane).claim(most, segment.window(self.index), |slot| Hint::new(0, slot));
+        // All at once, and for writing: otherwise the claim of one would wait for its line, then the next for its.
+        let fetch = |hint: Hint| {
+            if let Some(slot) = hint.get().and_then(|(_, number)| segment.slots().get(number as usize)) {
+                prefetch_to_write(&slot.word);
+            }
+        };
+        let window = segment.window(self.index);
+        let count = segment.ready(lane).claim(most, window, |slot| Hint::new(0, slot), fetch);
         (self.next, self.claimed) = (0, count);
         count > 0
     }
@@ -171,7 +186,10 @@ impl Worker<'_> {
             if self.stopping() {
                 break;
             }
-            spin_loop();
+            // It takes as long as two rounds.
+            if round % PAUSE_EVERY == 0 {
+                spin_loop();
+            }
         }
         None
     }

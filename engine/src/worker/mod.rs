@@ -60,6 +60,8 @@ pub(crate) struct Worker<'s> {
     cursor: u32,
     /// Rounds of the search loop before it parks; 0 on a machine without a CPU to spare.
     spin: u32,
+    /// A task is done, and nobody has looked whether the client sleeps.
+    untold: bool,
     /// Nothing has run since memory was given back.
     trimmed: bool,
     tasks: u64,
@@ -67,8 +69,8 @@ pub(crate) struct Worker<'s> {
     creator_gone: &'s dyn Fn() -> bool,
 }
 
-/// Nanoseconds of a search round are some tens; this many are about 50 microseconds.
-const SPIN_ROUNDS: u32 = if cfg!(feature = "crash") { 2 } else { 1000 };
+/// A search round is some 20 nanoseconds; this many are about 50 microseconds.
+const SPIN_ROUNDS: u32 = if cfg!(feature = "crash") { 2 } else { 2500 };
 
 impl<'s> Worker<'s> {
     /// Becomes incarnation `incarnation` of place `index`. `creator_gone` is asked now and then.
@@ -104,6 +106,7 @@ impl<'s> Worker<'s> {
             rounds: 0,
             cursor: 0,
             spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
+            untold: false,
             trimmed: true,
             tasks: segment.process(index).tasks.load(Ordering::Relaxed),
             tasks_left: (quota != 0).then_some(quota),
@@ -155,11 +158,19 @@ impl<'s> Worker<'s> {
                 Err(reason) => break reason,
             }
         };
+        self.tell_client();
         let leaving = Life { state: LifeState::Leaving, incarnation: self.incarnation };
         entry.change_life(self.incarnation, &[LifeState::Live], leaving);
         self.berth.leave();
         self.pass_on();
         reason
+    }
+
+    /// Wakes the client if it sleeps and does not know of what is done.
+    fn tell_client(&mut self) {
+        if std::mem::take(&mut self.untold) {
+            self.segment.sleep().wake_sleepers();
+        }
     }
 
     /// Says which lanes this worker serves.

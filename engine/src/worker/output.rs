@@ -26,6 +26,13 @@ impl Small {
         Span { ptr: NonNull::from(&mut self.0).cast(), cap: INLINE_RESULT }
     }
 
+    /// The first eight.
+    #[inline]
+    pub(super) fn word(&self) -> u64 {
+        let (words, _) = self.0.as_chunks::<8>();
+        u64::from_ne_bytes(words[0])
+    }
+
     pub(super) fn bytes(&self, len: usize) -> &[u8] {
         &self.0[..len]
     }

@@ -5,14 +5,15 @@ use super::{Claimed, Worker};
 use crate::arena::Block;
 use crate::payload::Span;
 use crate::slot::{
-    Answer, ArgsHandle, CHECKED_ARGS, Check, Meta, Place, Shape as SlotShape, Slot, TINY_RESULT,
+    Answer, ArgsHandle, CHECKED_ARGS, Check, INLINE_ARGS, Meta, Place, Shape as SlotShape, Slot, TINY_RESULT,
 };
 use crate::sync::Ordering;
 use crate::task::{Call, Return, Shape, Status};
 
 /// Where the bytes of a finished result are.
 enum Written {
-    Short(Small, usize),
+    /// In the first bytes of all results.
+    Short(usize),
     Block(Block, usize),
 }
 
@@ -22,16 +23,15 @@ impl Worker<'_> {
         let segment = self.segment;
         let slot = segment.slot(task.slot);
         let check = self.checked.map(|pool| Check::begin(pool, task.slot, task.run.generation()));
-        let (status, written) = self.execute(slot, task.slot, check);
+        let mut small = Small::new();
+        let (status, written) = self.execute(slot, task.slot, check, &mut small);
         let mut block = None;
         match written {
-            Written::Short(bytes, len) => {
+            Written::Short(len) => {
+                let bytes = &small;
                 let place = if len <= TINY_RESULT { Place::Tiny } else { Place::Inline };
                 match place {
-                    Place::Tiny => {
-                        let word = bytes.bytes(TINY_RESULT).try_into().expect("eight bytes");
-                        slot.tiny.store(u64::from_ne_bytes(word), Ordering::Relaxed);
-                    }
+                    Place::Tiny => slot.tiny.store(bytes.word(), Ordering::Relaxed),
                     _ => slot.inline.fill(bytes.bytes(len)),
                 }
                 let answer = Answer { status: status as u32, place, short_len: len }.pack();
@@ -71,7 +71,7 @@ impl Worker<'_> {
             }
         }
         segment.completions(self.index).push(task.slot);
-        segment.sleep().wake_sleepers();
+        self.untold = true; // until the next claim, which is a barrier, or until there is none
         self.trimmed = false;
         self.tasks = self.tasks.wrapping_add(1);
         // Release pairs with `Client::look_behind`: whoever sees this sees T3.
@@ -82,33 +82,39 @@ impl Worker<'_> {
     }
 
     /// Calls the function on its arguments.
-    fn execute(&mut self, slot: &Slot, number: u32, check: Option<Check>) -> (Status, Written) {
+    #[inline]
+    fn execute(
+        &mut self,
+        slot: &Slot,
+        number: u32,
+        check: Option<Check>,
+        small: &mut Small,
+    ) -> (Status, Written) {
         let segment = self.segment;
-        let mut small = Small::new();
         let func = slot.func.load(Ordering::Relaxed);
         let meta_word = slot.meta.load(Ordering::Relaxed);
-        let inline = slot.args.copy();
+        let mut inline = Aligned([0; INLINE_ARGS]);
+        slot.args.copy_to(&mut inline.0);
+        let inline = &inline.0;
         if let Some(check) = check {
             // From here on only what has been checked is used: `func`, `meta_word` and `inline` are copies.
             let (args, sum) = inline.split_at(CHECKED_ARGS);
             if sum != check.of_task(func, meta_word, args).to_ne_bytes() {
-                return self.fail(Status::Corrupted, b"the words of the task were written over");
+                return self.fail(Status::Corrupted, b"the words of the task were written over", small);
             }
         }
         let Some(meta) = Meta::unpack(meta_word) else {
-            return self.fail(Status::Corrupted, b"the task's meta word");
+            return self.fail(Status::Corrupted, b"the task's meta word", small);
         };
-        let aligned;
         let (args, shape) = if meta.shape == SlotShape::Inline {
-            aligned = Aligned(inline);
-            (&aligned.0[..meta.inline_len], Shape::One)
+            (&inline[..meta.inline_len], Shape::One)
         } else {
-            let handle = ArgsHandle::from_bytes(&inline);
+            let handle = ArgsHandle::from_bytes(inline);
             // SAFETY: the client does not touch the arguments of a task while its slot runs.
             let Some(args) = (unsafe { segment.payload(0, handle.offset, handle.len) }) else {
                 let text =
                     format!("{} argument bytes at {} are outside the region", handle.len, handle.offset);
-                return self.fail(Status::BadArgs, text.as_bytes());
+                return self.fail(Status::BadArgs, text.as_bytes(), small);
             };
             let shape = match meta.shape {
                 SlotShape::Items => Shape::Items { first: handle.first, end: handle.end },
@@ -119,7 +125,7 @@ impl Worker<'_> {
         };
         let entry = match self.functions.get(func) {
             Ok(entry) => entry,
-            Err(error) => return self.fail(Status::UnknownFunction, error.to_string().as_bytes()),
+            Err(error) => return self.fail(Status::UnknownFunction, error.to_string().as_bytes(), small),
         };
 
         let current = &segment.process(self.index).current;
@@ -149,39 +155,32 @@ impl Worker<'_> {
             current.store(0, Ordering::Relaxed);
         }
         let block = memory.block;
-        self.settle(status, span, used, small, block)
+        self.settle(status, span, used, block)
     }
 
     /// Where the result is after the call; gives back a block that it does not need.
-    fn settle(
-        &mut self,
-        status: Status,
-        span: Span,
-        used: usize,
-        small: Small,
-        block: Option<Block>,
-    ) -> (Status, Written) {
+    #[inline]
+    fn settle(&mut self, status: Status, span: Span, used: usize, block: Option<Block>) -> (Status, Written) {
         match block {
             Some(block) if span.ptr == block.ptr => (status, Written::Block(block, used)),
             Some(block) => {
                 // A result that failed half-way left its block behind.
                 self.region.free(self.segment, block.handle);
-                (status, Written::Short(small, used))
+                (status, Written::Short(used))
             }
-            None => (status, Written::Short(small, used)),
+            None => (status, Written::Short(used)),
         }
     }
 
     /// A failure that this worker itself reports.
     #[cold]
-    fn fail(&mut self, status: Status, text: &[u8]) -> (Status, Written) {
-        let mut small = Small::new();
+    fn fail(&mut self, status: Status, text: &[u8], small: &mut Small) -> (Status, Written) {
         let mut memory = TaskMemory::new(self.segment, &self.region, self.patience, None);
         let Return { span, used, .. } = Return::text(status, text, small.span(), &mut memory);
         let block = memory.block;
-        self.settle(status, span, used, small, block)
+        self.settle(status, span, used, block)
     }
 }
 
 #[repr(C, align(16))]
-struct Aligned([u8; crate::slot::INLINE_ARGS]);
+struct Aligned([u8; INLINE_ARGS]);

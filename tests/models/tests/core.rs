@@ -67,6 +67,7 @@ fn mutants_without_faults() {
         (&[Rule::CompareBeforeSleep], Fate::Caught, vec![ONE]),
         (&[Rule::ClaimKeepsWaiter], Fate::Caught, vec![ONE]),
         (&[Rule::WakeAfterDone], Fate::Caught, vec![ONE]),
+        (&[Rule::TellClient], Fate::Caught, vec![ANY]),
         (&[Rule::Overflow], Fate::Caught, vec![FULL]),
         (&[Rule::CellsBeforeHead], Fate::Caught, vec![FULL]),
         (&[Rule::AnyAfterBit], Fate::Caught, vec![FULL]),

@@ -1,12 +1,13 @@
 //! How items become tasks.
 
 use super::pieces::MapSink;
-use crate::client::{Args, Client, Sink, TaskSpec};
+use crate::client::{Args, Call, Client, Target, TaskSpec};
 use crate::error::{Error, Result};
 use crate::payload::{Payload, flat_items_len, is_plain};
 use crate::slot::Shape;
 use crate::task::Task;
 use crate::worker::FuncWord;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Whether to wait for memory that others have, or to fail at once.
@@ -17,7 +18,9 @@ pub(crate) enum Patience {
 }
 
 /// The archived item, or why it is none, and the item.
-type ArgsOrItem<T> = Result<Args, (Error, T)>;
+pub(crate) type ArgsOrItem<T> = Result<Args, (Error, T)>;
+
+type Append<T> = fn(&Client, T, Patience, u64, &mut VecDeque<Call>) -> Result<(), (Error, T)>;
 
 /// A function and how items become calls of it: one alone, or a chunk of several as one task.
 pub(crate) struct Calls<T> {
@@ -27,24 +30,53 @@ pub(crate) struct Calls<T> {
     chunk: Shape,
     /// Archives the arguments for one item.
     one: fn(&Client, T, Patience) -> ArgsOrItem<T>,
+    /// The same, and appends them as a call with this tag.
+    append: Append<T>,
+}
+
+/// [`Calls::one`] of a task whose one argument is the item.
+fn one_item<T: Payload, M, F: Task<(T,), M>>(client: &Client, item: T, patience: Patience) -> ArgsOrItem<T> {
+    let args = (item,);
+    let archived = archive(client, patience, || Args::of_task::<_, M, F>(&client.arena, &args));
+    archived.map_err(|error| (error, args.0))
+}
+
+/// [`Calls::one`] of a task whose arguments are the item.
+fn one_tuple<T: Payload, M, F: Task<T, M>>(client: &Client, item: T, patience: Patience) -> ArgsOrItem<T> {
+    let archived = archive(client, patience, || Args::of_task::<_, M, F>(&client.arena, &item));
+    archived.map_err(|error| (error, item))
 }
 
 impl<T: Payload> Calls<T> {
     /// Each item is the one argument.
     pub(crate) fn items<M, F: Task<(T,), M>>(f: F) -> Result<Self> {
-        let one = |client: &Client, item: T, patience| {
+        let append = |client: &Client, item: T, patience, tag, calls: &mut VecDeque<Call>| {
             let args = (item,);
-            archive(client, patience, || Args::archive(&client.arena, &args)).map_err(|error| (error, args.0))
+            if let Some((words, len)) = Args::short::<_, M, F>(&client.arena, &args) {
+                calls.push_back(Call::short(tag, words, len));
+                return Ok(());
+            }
+            let args = one_item::<T, M, F>(client, args.0, patience)?;
+            calls.push_back(Call::new(tag, args));
+            Ok(())
         };
-        Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Items, one })
+        let (func, name) = (FuncWord::new(f.func())?, f.name());
+        Ok(Calls { func, name, chunk: Shape::Items, one: one_item::<T, M, F>, append })
     }
 
     /// Each item is the tuple of all arguments.
     pub(crate) fn tuples<M, F: Task<T, M>>(f: F) -> Result<Self> {
-        let one = |client: &Client, item: T, patience| {
-            archive(client, patience, || Args::archive(&client.arena, &item)).map_err(|error| (error, item))
+        let append = |client: &Client, item: T, patience, tag, calls: &mut VecDeque<Call>| {
+            if let Some((words, len)) = Args::short::<_, M, F>(&client.arena, &item) {
+                calls.push_back(Call::short(tag, words, len));
+                return Ok(());
+            }
+            let args = one_tuple::<T, M, F>(client, item, patience)?;
+            calls.push_back(Call::new(tag, args));
+            Ok(())
         };
-        Ok(Calls { func: FuncWord::new(f.func())?, name: f.name(), chunk: Shape::Tuples, one })
+        let (func, name) = (FuncWord::new(f.func())?, f.name());
+        Ok(Calls { func, name, chunk: Shape::Tuples, one: one_tuple::<T, M, F>, append })
     }
 
     /// Submits one item as an ordinary call. If it cannot be archived, it comes back with the error.
@@ -53,12 +85,12 @@ impl<T: Payload> Calls<T> {
         client: &Client,
         item: T,
         patience: Patience,
-        sink: Arc<dyn Sink>,
+        to: Target,
         tag: u64,
     ) -> Result<(), (Error, Option<T>)> {
         let args = (self.one)(client, item, patience).map_err(|(error, item)| (error, Some(item)))?;
         let shape = args.shape();
-        let submitted = client.submit(self.spec(client, args, shape), None, sink, tag);
+        let submitted = client.submit(self.spec(args, shape), None, to, tag);
         submitted.map(drop).map_err(|error| (error, None))
     }
 
@@ -68,12 +100,12 @@ impl<T: Payload> Calls<T> {
         client: &Client,
         items: &[T],
         patience: Patience,
-        sink: Arc<dyn Sink>,
+        to: Target,
         tag: u64,
     ) -> Result<()> {
         let args = archive(client, patience, || Args::archive_items(&client.arena, items))?;
         let range = (0, items.len() as u32);
-        client.submit(self.spec(client, args, self.chunk), Some(range), sink, tag).map(drop)
+        client.submit(self.spec(args, self.chunk), Some(range), to, tag).map(drop)
     }
 
     /// Submits the next `most` items as one task, or all if there are fewer; how many they are. Those that
@@ -86,9 +118,10 @@ impl<T: Payload> Calls<T> {
         sink: &Arc<MapSink>,
         tag: u64,
     ) -> (usize, Result<()>) {
+        let to = || Target::Sink(sink.clone());
         if most == 1 {
             let Some(item) = items.next() else { return (0, Ok(())) };
-            let submitted = self.submit_one(client, item, Patience::Wait, sink.clone(), tag);
+            let submitted = self.submit_one(client, item, Patience::Wait, to(), tag);
             return (1, submitted.map_err(|(error, _)| error));
         }
         if !const { is_plain::<T>() } {
@@ -96,7 +129,7 @@ impl<T: Payload> Calls<T> {
             if chunk.is_empty() {
                 return (0, Ok(()));
             }
-            let submitted = self.submit_chunk(client, &chunk, Patience::Wait, sink.clone(), tag);
+            let submitted = self.submit_chunk(client, &chunk, Patience::Wait, to(), tag);
             return (chunk.len(), submitted);
         }
         let block = match client.with_memory(|| client.arena.take(flat_items_len::<T>(most))) {
@@ -107,15 +140,39 @@ impl<T: Payload> Calls<T> {
             Ok((0, _)) => (0, Ok(())),
             Ok((count, args)) => {
                 let range = (0, count as u32);
-                let spec = self.spec(client, args, self.chunk);
-                (count, client.submit(spec, Some(range), sink.clone(), tag).map(drop))
+                let spec = self.spec(args, self.chunk);
+                (count, client.submit(spec, Some(range), to(), tag).map(drop))
             }
             Err(error) => (items.take(most).count(), Err(error)),
         }
     }
 
-    fn spec(&self, client: &Client, args: Args, shape: Shape) -> TaskSpec {
-        TaskSpec { func: self.func, name: self.name, args, shape, max_attempts: client.max_attempts() }
+    /// Appends the call for one item, with this tag.
+    #[inline]
+    pub(crate) fn append(
+        &self,
+        client: &Client,
+        item: T,
+        patience: Patience,
+        tag: u64,
+        calls: &mut VecDeque<Call>,
+    ) -> Result<(), (Error, T)> {
+        (self.append)(client, item, patience, tag, calls)
+    }
+
+    /// The call with these arguments.
+    pub(crate) fn call(&self, args: Args) -> TaskSpec {
+        let shape = args.shape();
+        self.spec(args, shape)
+    }
+
+    /// The function, and its name for messages.
+    pub(crate) fn function(&self) -> (FuncWord, &'static str) {
+        (self.func, self.name)
+    }
+
+    fn spec(&self, args: Args, shape: Shape) -> TaskSpec {
+        TaskSpec { func: self.func, name: self.name, args, shape }
     }
 }
 

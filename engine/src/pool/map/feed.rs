@@ -3,7 +3,7 @@
 use super::super::inner::Inner;
 use super::calls::{Calls, Patience};
 use super::pieces::{MapSink, Piece, Values};
-use crate::client::Sink;
+use crate::client::{Sink, Target};
 use crate::error::Result;
 use crate::payload::{Payload, is_plain};
 use std::sync::Arc;
@@ -54,8 +54,8 @@ impl<'a, T: Payload, I: Iterator<Item = T>> Feed<'a, T, I> {
             // Nearly always nothing: an iterator that has more than it said.
             let rest: Vec<T> = self.items.by_ref().collect();
             for chunk in rest.chunks(self.chunksize) {
-                let (sink, tag) = (self.sink.clone(), self.start as u64);
-                let result = self.calls.submit_chunk(client, chunk, Patience::Wait, sink, tag);
+                let (to, tag) = (Target::Sink(self.sink.clone()), self.start as u64);
+                let result = self.calls.submit_chunk(client, chunk, Patience::Wait, to, tag);
                 self.count(chunk.len(), result);
             }
             self.ended = true;

@@ -3,7 +3,7 @@
 use super::super::callbacks::Followers;
 use super::super::result::bytes_of;
 use crate::chunk::ChunkReader;
-use crate::client::{Outcome, ResultBytes, Sink};
+use crate::client::{Key, Outcome, ResultBytes, Sink, Tiny};
 use crate::error::{Error, Result};
 use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateUsize};
@@ -12,10 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Results of neighbouring items, as they came.
 pub(crate) enum Piece {
+    /// The result of one item, if it is short.
+    Tiny(Tiny),
     /// The result of one item.
-    One(ResultBytes),
+    One(Box<ResultBytes>),
     /// The results of so many items of a chunk.
-    Many(u32, ResultBytes),
+    Many(u32, Box<ResultBytes>),
     /// So many items failed, all with this.
     Failed(u32, Error),
 }
@@ -24,10 +26,11 @@ impl Piece {
     /// From an outcome: the index of its first item in its task, and the piece.
     pub(crate) fn new(outcome: Outcome) -> (u32, Piece) {
         match outcome {
-            Outcome::Items { first, done, bytes } => (first, Piece::Many(done, bytes)),
+            Outcome::Items { first, done, bytes } => (first, Piece::Many(done, Box::new(bytes))),
             Outcome::Range { first, end, error } => (first, Piece::Failed(end - first, error)),
             other => match bytes_of(other) {
-                Ok(bytes) => (0, Piece::One(bytes)),
+                Ok(ResultBytes::Tiny(value)) => (0, Piece::Tiny(value)),
+                Ok(bytes) => (0, Piece::One(Box::new(bytes))),
                 Err(error) => (0, Piece::Failed(1, error)),
             },
         }
@@ -35,7 +38,7 @@ impl Piece {
 
     pub(crate) fn len(&self) -> usize {
         match self {
-            Piece::One(_) => 1,
+            Piece::Tiny(_) | Piece::One(_) => 1,
             Piece::Many(count, _) | Piece::Failed(count, _) => *count as usize,
         }
     }
@@ -43,6 +46,7 @@ impl Piece {
     /// Hands every item's result to `take`.
     pub(crate) fn for_each<R: Payload>(&self, mut take: impl FnMut(Result<R>)) {
         match self {
+            Piece::Tiny(value) => take(payload::take(value.as_slice())),
             Piece::One(bytes) => take(payload::take(bytes.as_slice())),
             Piece::Failed(count, error) => (0..*count).for_each(|_| take(Err(error.clone()))),
             Piece::Many(count, bytes) => {
@@ -278,7 +282,7 @@ impl MapSink {
 }
 
 impl Sink for MapSink {
-    fn deliver(&self, tag: u64, outcome: Outcome) {
+    fn deliver(&self, tag: u64, outcome: Outcome, _: &mut Key) {
         let (first, piece) = Piece::new(outcome);
         self.add(tag as usize + first as usize, piece);
     }

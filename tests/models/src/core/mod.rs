@@ -49,6 +49,8 @@ pub enum Rule {
     ClientRecheck,
     /// A completion is announced after T3.
     HintAfterDone,
+    /// A worker that has announced completions looks whether the client sleeps before it runs or searches.
+    TellClient,
     /// A full completion ring raises `overflow`.
     Overflow,
     /// The kernel compares the slot's word with the one that was seen, `W` included.

@@ -1,6 +1,6 @@
 //! A worker: finds a task, passes wake-ups on, runs it, publishes the result, sleeps.
 
-use super::{BATCH, Core, NAMES, NO_HINT, Owner, Rule, SLOTS, SlotState, State, WORKERS};
+use super::{BATCH, Core, NAMES, NO_HINT, Rule, SLOTS, SlotState, State, WORKERS};
 use crate::bell::{Notify, ParkState, bit};
 use crate::explore::Steps;
 
@@ -20,6 +20,8 @@ pub(super) struct Worker {
     claimed: u8,
     /// Where the last claim of requeued slots ended.
     cursor: u8,
+    /// A completion is announced, and whether the client sleeps is not looked at yet.
+    untold: bool,
     pub stopped: bool,
     /// Dead, and nobody has finished the reap.
     pub unreaped: bool,
@@ -76,10 +78,10 @@ pub(super) enum WorkerPc {
     WakeSlot { slot: u8 },
     /// `CompletionRing::push`.
     Push { slot: u8 },
-    /// Lowers the client's sleep bit.
-    ClearSleep { slot: u8 },
+    /// Lowers the client's sleep bit: behind the next claim, or when there is nothing to claim.
+    ClearSleep { then: Then },
     /// `futex::wake` on it.
-    WakeClient { slot: u8 },
+    WakeClient { then: Then },
 
     /// `park`: its park word.
     Announce,
@@ -103,6 +105,17 @@ pub(super) enum WorkerPc {
     Dead,
 }
 
+/// What follows when the client has been told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub(super) enum Then {
+    /// `pass_on`, and this task.
+    PassOn(u8),
+    Search,
+    /// In the mutant that announces first: T3.
+    Finish(u8),
+}
+
 /// Where a hint came from, and so where to go on if it is stale.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
@@ -118,12 +131,26 @@ use WorkerPc as Pc;
 impl Worker {
     pub(super) fn new(incarnation: u8) -> Self {
         let pc = if incarnation == 0 { Pc::LoadRing } else { Pc::Start };
-        Worker { pc, incarnation, next: 0, claimed: 0, cursor: 0, stopped: false, unreaped: false }
+        Worker {
+            pc,
+            incarnation,
+            next: 0,
+            claimed: 0,
+            cursor: 0,
+            untold: false,
+            stopped: false,
+            unreaped: false,
+        }
     }
 
     /// A place that nobody ever takes.
     pub(super) fn absent() -> Self {
         Worker { pc: Pc::Dead, ..Worker::new(0) }
+    }
+
+    /// Where the client is told, if there is something to tell.
+    fn tell(&mut self, then: Then) -> Option<Pc> {
+        std::mem::take(&mut self.untold).then_some(Pc::ClearSleep { then })
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -177,7 +204,7 @@ impl State {
         match self.is_searching(worker) {
             true if steals => Pc::Steal { at: 0 },
             true => Pc::Announce,
-            false => Pc::Search,
+            false => self.workers[worker].tell(Then::Search).unwrap_or(Pc::Search),
         }
     }
 }
@@ -302,7 +329,9 @@ impl Core {
                 word.waiter &= self.keeps(Rule::ClaimKeepsWaiter);
                 let pc = match next.is_searching(worker) {
                     true => Pc::Run { slot },
-                    false => self.pass_on(next, worker, slot),
+                    false => next.workers[worker]
+                        .tell(Then::PassOn(slot))
+                        .unwrap_or_else(|| self.pass_on(next, worker, slot)),
                 };
                 ("T2 claim", pc)
             }
@@ -445,15 +474,15 @@ impl Core {
                 ("SlotWord::wake", if in_order { Pc::Push { slot } } else { next.look(worker) })
             }
             Pc::Push { slot } => return self.push(state, next, worker, slot),
-            Pc::ClearSleep { slot } => {
+            Pc::ClearSleep { then } => {
                 next.sleep = false;
                 let pc =
-                    if state.sleep { Pc::WakeClient { slot } } else { self.after_hint(next, worker, slot) };
-                ("run: sleep bit off", pc)
+                    if state.sleep { Pc::WakeClient { then } } else { self.told_all(next, worker, then) };
+                ("tell_client: sleep bit off", pc)
             }
-            Pc::WakeClient { slot } => {
+            Pc::WakeClient { then } => {
                 next.wake_client();
-                ("futex::wake(sleep)", self.after_hint(next, worker, slot))
+                ("futex::wake(sleep)", self.told_all(next, worker, then))
             }
             _ => return None,
         })
@@ -465,24 +494,32 @@ impl Core {
         ring.tail > 0 && ring.cells[(ring.tail - 1) as usize % self.completions as usize] == slot
     }
 
-    fn after_hint(&self, next: &mut State, worker: usize, slot: u8) -> Pc {
-        let mine = next.slots[slot as usize].state == SlotState::Run
-            && next.slots[slot as usize].owner == Owner::new(worker, next.workers[worker].incarnation);
-        match mine {
-            true => Pc::Execute { slot }, // only in the mutant that announces first
-            false => next.look(worker),
+    fn told_all(&self, next: &State, worker: usize, then: Then) -> Pc {
+        match then {
+            Then::PassOn(slot) => self.pass_on(next, worker, slot),
+            Then::Search => Pc::Search,
+            Then::Finish(slot) => Pc::Execute { slot },
         }
+    }
+
+    /// After `push`: the next task; the client is told later.
+    fn pushed(&self, next: &mut State, worker: usize, slot: u8) -> Pc {
+        if !self.keeps(Rule::HintAfterDone) {
+            return Pc::ClearSleep { then: Then::Finish(slot) };
+        }
+        next.workers[worker].untold = self.keeps(Rule::TellClient);
+        next.look(worker)
     }
 
     fn push(&self, state: &State, next: &mut State, worker: usize, slot: u8) -> Option<(&'static str, Pc)> {
         let ring = &mut next.completions[worker];
         if state.completions[worker].tail - state.completions[worker].head >= self.completions {
             ring.overflow |= self.keeps(Rule::Overflow);
-            return Some(("CompletionRing::push: full", Pc::ClearSleep { slot }));
+            return Some(("CompletionRing::push: full", self.pushed(next, worker, slot)));
         }
         ring.cells[(ring.tail % self.completions) as usize] = slot;
         ring.tail += 1;
-        Some(("CompletionRing::push", Pc::ClearSleep { slot }))
+        Some(("CompletionRing::push", self.pushed(next, worker, slot)))
     }
 }
 

@@ -1,0 +1,161 @@
+//! What ringpool is to reach, and whether it does.
+
+use crate::contestants::{self, Kind};
+use crate::record::{Case, Run};
+use crate::tables;
+
+/// One of the marks.
+pub struct Bar {
+    /// What is measured, and what the limit refers to.
+    pub text: String,
+    /// What came of it, if it was measured.
+    pub measured: Option<f64>,
+    /// The most that it may be.
+    pub limit: f64,
+    /// How both are shown.
+    pub unit: Unit,
+}
+
+/// What a figure is.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    /// So many times something else.
+    Times,
+    /// Nanoseconds.
+    Time,
+    /// Bytes.
+    Bytes,
+    /// A number of things.
+    Count,
+}
+
+impl Unit {
+    fn show(self, value: f64) -> String {
+        match self {
+            Unit::Times => format!("{value:.2} x"),
+            Unit::Time => tables::time(value),
+            Unit::Bytes => tables::bytes(value),
+            Unit::Count => format!("{value:.0}"),
+        }
+    }
+}
+
+fn case(work: &str, workers: u64, size: u64) -> Case {
+    Case { work: work.into(), workers, size }
+}
+
+/// All of them. Ratios are medians of those in each round.
+pub fn all(run: &Run) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    let times = |text: String, measured, limit| Bar { text, measured, limit, unit: Unit::Times };
+    let versus = |work: &str, workers, size, field: &str, who: &str, base: &str| {
+        let case = case(work, workers, size);
+        run.ratio((&case, who, field), (&case, base, field))
+    };
+    let best = |work: &str, workers, size, field: &str, who: &str, kind: Kind| {
+        let rivals = contestants::ALL.iter().filter(|c| c.kind == kind);
+        let ratios = rivals.filter_map(|rival| versus(work, workers, size, field, who, rival.name));
+        ratios.reduce(f64::max)
+    };
+
+    let ratio = versus("call", 1, 0, "p50_ns", "ringpool", "ring-spin");
+    bars.push(times("call, 1 worker, p50: spin ring".into(), ratio, 1.5));
+    let ratio = best("call", 1, 0, "p50_ns", "ringpool", Kind::Threads);
+    bars.push(times("call, 1 worker, p50: best pool of threads".into(), ratio, 1.0));
+    let ratio = versus("call", 2, 0, "p50_ns", "ringpool", "crossbeam");
+    bars.push(times("call, 2 workers, p50: crossbeam".into(), ratio, 1.0));
+    let ratio = versus("call", 2, 0, "p99_ns", "ringpool", "crossbeam");
+    bars.push(times("call, 2 workers, p99: crossbeam".into(), ratio, 2.0));
+
+    for (who, how) in [("ringpool", "apply_async"), ("ringpool-imap", "imap_unordered")] {
+        let field = "per_task_ns";
+        let text = |rest: &str| format!("pipelined by {how}, {rest}");
+        let ratio = versus("pipelined", 1, 0, field, who, "ring-spin");
+        bars.push(times(text("1 worker: spin ring"), ratio, 1.5));
+        let ratio = versus("pipelined", 1, 0, field, who, "ring-alone");
+        bars.push(times(text("1 worker: spin ring for one worker only"), ratio, f64::INFINITY));
+        let ratio = versus("pipelined", 1, 0, field, who, "rayon");
+        bars.push(times(text("1 worker: rayon"), ratio, 1.0));
+        let (two, eight) = (case("pipelined", 2, 0), case("pipelined", 8, 0));
+        let measured = run.median(&two, who, field);
+        bars.push(Bar { text: text("2 workers, a task"), measured, limit: 100.0, unit: Unit::Time });
+        let ratio = run.ratio((&eight, who, field), (&two, who, field));
+        bars.push(times(text("8 workers: 2 workers"), ratio, 1.5));
+    }
+
+    for (work, what, limit) in [("map", "add one", 3.0), ("map-1us", "compute 1 µs", 1.05)] {
+        for workers in [1, 2] {
+            let ratio = versus(work, workers, 1_000_000, "p50_ns", "ringpool", "rayon");
+            bars.push(times(format!("map of 1e6, {what}, {workers} w.: rayon"), ratio, limit));
+        }
+    }
+
+    for size in [1 << 10, 64 << 10, 1 << 20, 16 << 20] {
+        for (who, how) in [("ringpool", "Vec"), ("ringpool-shared", "shared")] {
+            let text = |base: &str| format!("echo {} ({how}): {base}", tables::size(size));
+            let ratio = versus("echo", 1, size, "p50_ns", who, "ring-spin");
+            bars.push(times(text("spin ring"), ratio, 1.5));
+            let ratio = best("echo", 1, size, "p50_ns", who, Kind::Processes);
+            bars.push(times(text("best process peer"), ratio, 1.0));
+        }
+    }
+
+    let (small, large) = (case("touch", 1, 1 << 20), case("touch", 1, 64 << 20));
+    let who = "ringpool-shared";
+    let ratio = run.ratio((&large, who, "p50_ns"), (&small, who, "p50_ns"));
+    bars.push(times("shared argument, 64 MiB: 1 MiB".into(), ratio, 1.1));
+    for who in ["ringpool", "ringpool-shared"] {
+        for side in ["client", "workers"] {
+            let field = format!("later_faults_{side}");
+            let text = format!("64 MiB in a row ({who}), page faults after the first, {side}");
+            let measured = run.median(&case("row", 2, 64 << 20), who, &field);
+            bars.push(Bar { text, measured, limit: 0.0, unit: Unit::Count });
+        }
+    }
+
+    for workers in [1, 2] {
+        let parked = case("parked", workers, 0);
+        for (base, limit) in [("futex", 1.3), ("futex-pinned", f64::INFINITY)] {
+            let under = case("parked", 1, 0);
+            let ratio = run.ratio((&parked, "ringpool", "p50_ns"), (&under, base, "p50_ns"));
+            bars.push(times(format!("first call after rest, {workers} w., p50: {base}"), ratio, limit));
+        }
+    }
+    let ratio = versus("cold", 2, 0, "p50_ns", "ringpool", "fork");
+    bars.push(times("cold first result, 2 workers: two forks and a question".into(), ratio, 1.3));
+
+    for who in ["ringpool", "ringpool-imap"] {
+        let cases = run.cases("outstanding");
+        let figures: Vec<f64> =
+            cases.iter().filter_map(|case| run.median(case, who, "per_task_ns")).collect();
+        let most = figures.iter().copied().reduce(f64::max);
+        let least = figures.iter().copied().reduce(f64::min);
+        let text = format!("a task in streams of 1e3 to 1e7 ({who}): most to least");
+        bars.push(times(text, most.zip(least).map(|(most, least)| most / least), 1.15));
+    }
+    let idle = case("idle", 2, 0);
+    let measured = run.median(&idle, "ringpool", "added_bytes");
+    let text = "idle, 2 workers: resident beyond bare processes".into();
+    bars.push(Bar { text, measured, limit: 4.0 * 1024.0 * 1024.0, unit: Unit::Bytes });
+    let measured = run.median(&idle, "ringpool", "cpu_ns");
+    let text = "idle, 2 workers: CPU time in 3 s, from 10 ms on".into();
+    bars.push(Bar { text, measured, limit: 0.0, unit: Unit::Time });
+    bars
+}
+
+/// A table of those that were measured.
+pub fn print(run: &Run) {
+    let bars = all(run);
+    let measured = bars.iter().filter_map(|bar| Some((bar, bar.measured?)));
+    for (index, (bar, measured)) in measured.enumerate() {
+        if index == 0 {
+            println!("\n{:<72} {:>10} {:>10}", "bars", "measured", "at most");
+        }
+        let (limit, verdict) = match bar.limit {
+            f64::INFINITY => (String::new(), ""),
+            limit if measured <= limit => (bar.unit.show(limit), "met"),
+            limit => (bar.unit.show(limit), "MISSED"),
+        };
+        println!("{:<72} {:>10} {limit:>10} {verdict}", bar.text, bar.unit.show(measured));
+    }
+}

@@ -1,0 +1,360 @@
+//! A client's books: which task is in which slot, and what is known of the workers. Private to the process,
+//! and under one lock.
+
+use super::quarantine::{Quarantined, Resident, Suspicion};
+use super::{Args, Death, Outcome, Sink, Ticket, Tiny};
+use crate::error::Error;
+use crate::segment::LANES;
+use crate::slot::Shape;
+use crate::worker::FuncWord;
+use std::cell::UnsafeCell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// How many deaths are remembered for results that are fetched late.
+const DEATHS: usize = 1024;
+
+/// Where the outcome of a task goes.
+pub(crate) enum Target {
+    /// To this.
+    Sink(Arc<dyn Sink>),
+    /// To the sink of an open stream: nothing is counted by atomics for each of its tasks.
+    Stream(u32),
+    /// To the thread that waits for it, which has the ticket's number.
+    Caller,
+}
+
+/// The outcome of a call that its caller takes.
+pub(crate) enum Taken {
+    /// It returned this.
+    Tiny(Tiny),
+    Outcome(Box<Outcome>),
+}
+
+/// A sink that many tasks share.
+pub(super) struct Stream {
+    /// `None` once nobody listens.
+    sink: Option<Arc<dyn Sink>>,
+    /// Its tasks that are on their way.
+    tasks: usize,
+    /// More may come.
+    open: bool,
+}
+
+/// A task that is on its way. Kept short, as all of it is written for every task.
+pub(super) struct InFlight {
+    pub to: Target,
+    pub tag: u64,
+    /// Number of its function: see [`Books::function`].
+    pub function: u32,
+    /// What tasks have whose arguments are not in the slot.
+    pub kept: Option<Box<Kept>>,
+}
+
+/// What must stay as it is until the task is done, and what is to be done by it.
+pub(super) struct Kept {
+    pub args: Args,
+    pub chunk: Option<Chunk>,
+}
+
+/// What a chunk still has to do.
+#[derive(Clone, Copy)]
+pub(super) struct Chunk {
+    /// How its items are to be read.
+    pub shape: Shape,
+    /// The first item, and the one behind the last.
+    pub items: (u32, u32),
+    /// Attempts that the first item has had.
+    pub item_attempts: u32,
+    /// Workers that died in this chunk without starting an item.
+    pub idle_deaths: u32,
+}
+
+impl InFlight {
+    pub(super) fn chunk(&self) -> Option<Chunk> {
+        self.kept.as_ref().and_then(|kept| kept.chunk)
+    }
+
+    /// The arguments, unless they are in the slot.
+    pub(super) fn args(&self) -> Option<Args> {
+        self.kept.as_ref().map(|kept| kept.args.clone())
+    }
+
+    /// Hands an outcome to whoever waits for it.
+    pub(super) fn deliver(&self, outcome: Outcome, books: &mut Books) {
+        match &self.to {
+            Target::Sink(sink) => sink.deliver(self.tag, outcome, &mut books.key),
+            Target::Stream(number) => {
+                let stream = &mut books.streams[*number as usize];
+                if let Some(sink) = &stream.sink {
+                    sink.deliver(self.tag, outcome, &mut books.key);
+                }
+                stream.let_go();
+            }
+            Target::Caller => books.stash.push((self.tag, Taken::Outcome(Box::new(outcome)))),
+        }
+    }
+
+    /// Tells whoever waits that all of the task, or of what is left of the chunk, has failed.
+    pub(super) fn fail(&self, error: Error, books: &mut Books) {
+        let outcome = match self.chunk() {
+            Some(Chunk { items: (first, end), .. }) => Outcome::Range { first, end, error },
+            None => Outcome::Failed(error),
+        };
+        self.deliver(outcome, books);
+    }
+}
+
+impl Stream {
+    /// Drops the sink once nobody listens and nothing will come.
+    #[inline]
+    fn let_go(&mut self) {
+        if !self.open && self.tasks == 0 {
+            self.sink = None;
+        }
+    }
+}
+
+/// Whoever has it holds the books. A client has one.
+pub(crate) struct Key(());
+
+#[derive(Default)]
+pub(super) struct Entry {
+    pub generation: u32,
+    /// Threads that sleep on the slot's word; the slot is not used again before they are gone.
+    pub waiters: u16,
+    /// Some worker may still write here for a task that has failed.
+    pub quarantined: bool,
+    pub task: Option<InFlight>,
+}
+
+/// A function that tasks have called.
+struct Function {
+    word: FuncWord,
+    /// For messages.
+    name: &'static str,
+}
+
+/// All that a client knows of its tasks and workers.
+pub(crate) struct Books {
+    pub(super) entries: Vec<Entry>,
+    /// Slots to use again, the warmest last.
+    pub(super) free: Vec<u32>,
+    /// Slots below this have been used.
+    pub(super) fresh: u32,
+    pub(super) in_flight: usize,
+    pub(super) tail: [u64; LANES],
+    pub(super) known_head: [u64; LANES],
+    /// What has been read of each worker's completion ring, and what it has been told.
+    pub(super) read: Vec<u32>,
+    pub(super) told: Vec<u32>,
+    /// Threads that sleep on the client's sleep word.
+    pub(super) sleepers: u32,
+    /// What the sleep word held last, without its lowest bit.
+    pub(super) sleep_epoch: u32,
+    /// Something was submitted since memory was given back.
+    pub(super) worked: bool,
+    /// Set once the pool can do no more work.
+    pub(super) failed: Option<Error>,
+    /// Workers from another program, whose results are copied before they are believed.
+    pub(super) guests: Vec<bool>,
+    /// Who lives in which place.
+    pub(super) residents: Vec<Option<Resident>>,
+    pub(super) quarantine: Vec<Quarantined>,
+    /// What speaks against the words of slots, by their number.
+    pub(super) suspicions: HashMap<u32, Suspicion>,
+    /// Outcomes for waiting callers, by the number of their ticket.
+    stash: Vec<(u64, Taken)>,
+    /// Tickets that callers have.
+    callers: u64,
+    pub(super) deaths: VecDeque<Death>,
+    streams: Vec<Stream>,
+    key: Key,
+    functions: Vec<Function>,
+    /// The one of the last task.
+    last_function: u32,
+}
+
+impl Books {
+    pub(super) fn new(slots: usize, processes: usize) -> Self {
+        Books {
+            entries: (0..slots).map(|_| Entry::default()).collect(),
+            free: Vec::with_capacity(slots),
+            fresh: 0,
+            in_flight: 0,
+            tail: [0; LANES],
+            known_head: [0; LANES],
+            read: vec![0; processes],
+            told: vec![0; processes],
+            sleepers: 0,
+            sleep_epoch: 0,
+            worked: false,
+            failed: None,
+            guests: vec![false; processes],
+            residents: vec![None; processes],
+            quarantine: Vec::new(),
+            suspicions: HashMap::new(),
+            stash: Vec::new(),
+            callers: 0,
+            deaths: VecDeque::new(),
+            streams: Vec::new(),
+            key: Key(()),
+            functions: Vec::new(),
+            last_function: 0,
+        }
+    }
+
+    /// The number by which tasks name their function. A program has few, and mostly calls the same again.
+    #[inline]
+    pub(super) fn number_of(&mut self, word: FuncWord, name: &'static str) -> u32 {
+        match self.functions.get(self.last_function as usize) {
+            Some(last) if last.word == word && last.name.as_ptr() == name.as_ptr() => self.last_function,
+            _ => self.find_function(word, name),
+        }
+    }
+
+    #[cold]
+    fn find_function(&mut self, word: FuncWord, name: &'static str) -> u32 {
+        let same = |known: &Function| known.word == word && known.name == name;
+        let found = self.functions.iter().position(same).unwrap_or_else(|| {
+            self.functions.push(Function { word, name });
+            self.functions.len() - 1
+        });
+        self.last_function = found as u32;
+        self.last_function
+    }
+
+    /// Word and name of a function that tasks name by number.
+    pub(super) fn function(&self, number: u32) -> (FuncWord, &'static str) {
+        let function = &self.functions[number as usize];
+        (function.word, function.name)
+    }
+
+    /// A stream for `sink`.
+    pub(super) fn open_stream(&mut self, sink: Arc<dyn Sink>) -> u32 {
+        let stream = Stream { sink: Some(sink), tasks: 0, open: true };
+        let unused = self.streams.iter().position(|stream| !stream.open && stream.tasks == 0);
+        let number = unused.unwrap_or(self.streams.len());
+        match self.streams.get_mut(number) {
+            Some(old) => *old = stream,
+            None => self.streams.push(stream),
+        }
+        number as u32
+    }
+
+    /// No more tasks will come; those on their way keep the sink.
+    pub(super) fn close_stream(&mut self, number: u32) {
+        let stream = &mut self.streams[number as usize];
+        stream.open = false;
+        stream.let_go();
+    }
+
+    /// Notes a task in its slot.
+    #[inline(always)]
+    pub(super) fn enter(&mut self, number: u32, task: InFlight) {
+        if let Target::Stream(stream) = task.to {
+            self.streams[stream as usize].tasks += 1;
+        }
+        self.entries[number as usize].task = Some(task);
+        self.in_flight += 1;
+        self.worked = true;
+    }
+
+    /// Takes a task whose arguments are in its slot out of the books and hands its value to whoever waits for it.
+    /// Nothing of it is moved: all goes by registers.
+    #[inline]
+    pub(super) fn settle_tiny(&mut self, number: u32, value: Tiny) {
+        let task = &mut self.entries[number as usize].task;
+        match task {
+            Some(InFlight { to: Target::Stream(stream), tag, .. }) => {
+                let (stream, tag) = (&mut self.streams[*stream as usize], *tag);
+                *task = None;
+                stream.tasks -= 1;
+                if let Some(sink) = &stream.sink {
+                    sink.deliver_tiny(tag, value, &mut self.key);
+                }
+                stream.let_go();
+            }
+            Some(InFlight { to: Target::Caller, tag, .. }) => {
+                self.stash.push((*tag, Taken::Tiny(value)));
+                *task = None;
+            }
+            Some(InFlight { to: Target::Sink(sink), tag, .. }) => {
+                sink.deliver_tiny(*tag, value, &mut self.key);
+                *task = None;
+            }
+            None => return,
+        }
+        self.in_flight -= 1;
+    }
+
+    /// Forgets the task in a slot. Its outcome is delivered before anything else is submitted.
+    #[inline]
+    pub(super) fn leave(&mut self, number: u32) -> Option<InFlight> {
+        let task = self.entries[number as usize].task.take()?;
+        self.in_flight -= 1;
+        if let Target::Stream(stream) = task.to {
+            self.streams[stream as usize].tasks -= 1;
+        }
+        Some(task)
+    }
+
+    /// Proof that the books are held.
+    pub(crate) fn key(&mut self) -> &mut Key {
+        &mut self.key
+    }
+
+    pub(super) fn remember(&mut self, death: Death) {
+        if self.deaths.len() == DEATHS {
+            self.deaths.pop_front();
+        }
+        self.deaths.push_back(death);
+    }
+
+    /// A number for the ticket of a caller.
+    #[inline]
+    pub(super) fn next_caller(&mut self) -> u64 {
+        self.callers += 1;
+        self.callers
+    }
+
+    /// The outcome for the caller with this ticket, once it is there.
+    #[inline]
+    pub(crate) fn take_outcome(&mut self, ticket: Ticket) -> Option<Taken> {
+        // Mostly it has just come, and there is no other.
+        let at = self.stash.iter().rposition(|&(caller, _)| caller == ticket.caller)?;
+        Some(self.stash.swap_remove(at).1)
+    }
+}
+
+/// What a [`Sink`] keeps under the lock of its client's books, so that it needs none of its own.
+#[derive(Default)]
+pub(crate) struct UnderBooks<T>(UnsafeCell<T>);
+
+// SAFETY: whoever gets at the value holds the key, of which its client has one.
+unsafe impl<T: Send> Sync for UnderBooks<T> {}
+
+impl<T> UnderBooks<T> {
+    /// The value.
+    ///
+    /// # Safety
+    ///
+    /// All calls are with the key of the same client, and nobody has a reference from another way.
+    #[inline]
+    pub(crate) unsafe fn get<'a>(&'a self, _key: &'a mut Key) -> &'a mut T {
+        // SAFETY: the books are locked, and their key is borrowed for as long as the value is; by contract it is
+        // the one of every other call.
+        unsafe { &mut *self.0.get() }
+    }
+
+    /// The value without the books.
+    ///
+    /// # Safety
+    ///
+    /// Nobody changes it any more.
+    #[inline]
+    pub(crate) unsafe fn get_settled(&self) -> &T {
+        // SAFETY: by contract.
+        unsafe { &*self.0.get() }
+    }
+}
