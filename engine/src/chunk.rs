@@ -21,7 +21,9 @@
 //! segment may be that of before, of after, or `OPEN`, and all three are cut to `done`.
 
 use crate::error::{Error, Result};
-use crate::payload::{Grow, Payload, Room, Span, flat_bytes, is_flat, is_plain, put_after, take, take_flat};
+use crate::payload::{
+    Grow, Payload, Room, Span, flat_bytes, is_flat, is_plain, put_after, put_items_after, take, take_flat,
+};
 use crate::sync::{AtomicU32, Ordering};
 use crate::task::{Status, describe};
 
@@ -94,8 +96,19 @@ impl<'a> ChunkWriter<'a> {
     pub fn push<T: Payload>(&mut self, value: &T) {
         let written = match flat_bytes(value) {
             Some(bytes) => self.push_flat(bytes),
-            None => self.push_archive(value),
+            None => self.push_archive(|span, base, room| put_after(value, span, base, room)),
         };
+        self.pushed(written);
+    }
+
+    /// Adds an item whose value is a `Vec` of these, in the same way.
+    pub(crate) fn push_items<T: Payload>(&mut self, values: &[T]) {
+        let written = self.push_archive(|span, base, room| put_items_after(values, span, base, room));
+        self.pushed(written);
+    }
+
+    #[inline]
+    fn pushed(&mut self, written: Result<()>) {
         match written {
             Ok(()) => self.count_item(),
             Err(error) => {
@@ -171,11 +184,14 @@ impl<'a> ChunkWriter<'a> {
         Ok(())
     }
 
-    fn push_archive<T: Payload>(&mut self, value: &T) -> Result<()> {
+    fn push_archive(
+        &mut self,
+        put: impl FnOnce(Span, usize, &mut dyn Grow) -> Result<(Span, usize)>,
+    ) -> Result<()> {
         let at = align(self.used);
         let start = at + HEADER;
         self.room.reserve(self.used, start + RESERVE)?;
-        let (_, end) = put_after(value, self.room.span, start, &mut self.room)?;
+        let (_, end) = put(self.room.span, start, &mut self.room)?;
         self.room.reserve(end, end + RESERVE)?;
         self.close();
         self.header(at, Status::Value as u32, 1, end - start);

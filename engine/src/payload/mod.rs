@@ -4,6 +4,7 @@
 //! Checking protects against bugs and torn data. It is no sandbox: processes of one pool trust each
 //! other, and nobody may write to an archive while someone looks at it.
 
+mod reply;
 mod writer;
 
 use std::any::type_name;
@@ -28,8 +29,8 @@ use rkyv::{Archive, Deserialize, Place, Portable, Serialize};
 
 pub use rkyv;
 
-pub(crate) use self::writer::Room;
-pub use self::writer::{Grow, PayloadWriter, Span};
+pub use self::reply::Reply;
+pub use self::writer::{Grow, PayloadWriter, Room, Span};
 use crate::error::{Error, Result};
 
 /// The largest alignment of an archive: what every payload's first byte has at least.
@@ -160,8 +161,18 @@ pub(crate) fn put_after<T: Payload>(
 
 /// Writes the archive of a `Vec` that holds `items`.
 pub(crate) fn put_items<T: Payload>(items: &[T], first: Span, grow: &mut dyn Grow) -> Result<(Span, usize)> {
+    put_items_after(items, first, 0, grow)
+}
+
+/// Like [`put_items`], from `base` on (a multiple of 16); returns where the archive ends.
+pub(crate) fn put_items_after<T: Payload>(
+    items: &[T],
+    span: Span,
+    base: usize,
+    grow: &mut dyn Grow,
+) -> Result<(Span, usize)> {
     const { check_align::<T>() };
-    serialize(&Items(items), first, 0, grow)
+    serialize(&Items(items), span, base, grow)
 }
 
 /// Whether [`put_flat_items`] takes values of this type.
@@ -217,10 +228,20 @@ pub(crate) fn put_flat_items<T: Payload, I: Iterator<Item = T>>(
             break;
         }
     }
-    let mut full = Full;
-    let writer = PayloadWriter::behind(span, count * size_of::<T>(), &mut full);
-    let (_, len) = serialize_by(&Behind::<T>(count, PhantomData), writer)?;
+    let (_, len) = put_behind::<T>(count, span, &mut Full)?;
     Ok((count, len))
+}
+
+/// Completes the archive of a `Vec` whose `count` flat items lie at the start of the span. Returns its length.
+pub(crate) fn put_lying_items<T: Payload>(count: usize, room: &mut Room<'_>) -> Result<usize> {
+    const { check_align::<T>() };
+    assert!(is_flat::<T>() && count.saturating_mul(size_of::<T>()) <= room.span.cap);
+    put_behind::<T>(count, room.span, room).map(|(_, used)| used)
+}
+
+fn put_behind<T: Payload>(count: usize, span: Span, grow: &mut dyn Grow) -> Result<(Span, usize)> {
+    let writer = PayloadWriter::behind(span, count * size_of::<T>(), grow);
+    serialize_by(&Behind::<T>(count, PhantomData), writer)
 }
 
 /// Bytes of items that are copied together.

@@ -248,7 +248,14 @@ impl Pool {
     /// ```
     pub fn alloc<T: Pod>(&self, len: usize) -> Result<SliceMut<T>> {
         self.inner.check_process()?;
-        SliceMut::new(&self.inner.client, len)
+        SliceMut::zeroed(&self.inner.client, len)
+    }
+
+    /// The same without the zeros, for who writes all items anyway: they have whatever values the memory of
+    /// earlier payloads holds.
+    pub fn alloc_unset<T: Pod>(&self, len: usize) -> Result<SliceMut<T>> {
+        self.inner.check_process()?;
+        SliceMut::unset(&self.inner.client, len)
     }
 
     /// Checks every word of the pool's memory against the rules that hold at all times: for tests.

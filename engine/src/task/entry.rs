@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use super::{Arguments, Convert, Invoke, Panic, catch};
 use crate::chunk::ChunkWriter;
 use crate::error::{Error, ErrorKind, Result};
-use crate::payload::{Grow, Payload, Room, Span, put, view, view_items};
+use crate::payload::{Grow, Payload, Reply, Room, Span, view, view_items};
 use crate::sync::AtomicU32;
 
 /// Runs one function with archived arguments. It never unwinds.
@@ -251,8 +251,8 @@ where
             Err(error) => return End::BadArgs(error),
         };
         match C::convert(returned) {
-            Ok(value) => match put(&value, room.span, &mut room) {
-                Ok((_, used)) => End::Value(used),
+            Ok(value) => match value.put(&mut room) {
+                Ok(used) => End::Value(used),
                 Err(error) => End::Unwritten(error),
             },
             Err(message) => End::Failed(message),
@@ -282,7 +282,9 @@ where
         Ok(Err(error)) => return bad(error.to_string(), call.first, call.grow),
         Err(panic) => return bad(panic.message, call.first, call.grow),
     };
-    let mut writer = match ChunkWriter::new::<C::Value>(call.first, call.grow, call.done, items.len()) {
+    let writer =
+        ChunkWriter::new::<<C::Reply as Reply>::Value>(call.first, call.grow, call.done, items.len());
+    let mut writer = match writer {
         Ok(writer) => writer,
         Err((room, error)) => {
             let (status, text) = describe(&error, Status::BadValue);
@@ -307,14 +309,14 @@ where
         let outcome = catch(|| {
             while let Some(rest @ [_, ..]) = items.get(writer.items() as usize..) {
                 single = None;
-                if let Some((status, text)) = writer.push_values(rest, &run) {
+                if let Some((status, text)) = C::Reply::push_all(rest, &run, &mut writer) {
                     writer.push_failure(status, text.as_bytes());
                     continue;
                 }
                 let Some(item) = items.get(writer.items() as usize) else { break };
                 single = Some(writer.items());
                 match run(writer.items(), item) {
-                    Ok(value) => writer.push(&value),
+                    Ok(value) => value.push(&mut writer),
                     Err((status, text)) => writer.push_failure(status, text.as_bytes()),
                 }
             }

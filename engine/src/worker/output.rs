@@ -1,6 +1,7 @@
 //! Where results are written: first into a few bytes on the stack, then into blocks of the own region.
 
-use crate::arena::{Block, Region};
+use super::Home;
+use crate::arena::Block;
 use crate::error::{Error, Result};
 use crate::payload::{Grow, Span};
 use crate::recovery::urge_client;
@@ -40,7 +41,7 @@ impl Small {
 /// Memory for one result, taken from the own region when the first bytes do not hold it.
 pub(super) struct TaskMemory<'w> {
     segment: &'w Segment,
-    region: &'w mut Region,
+    region: &'w Home,
     /// How long to wait for memory; nothing once that was in vain, or a chunk would wait for every item.
     patience: Duration,
     /// The block that holds the result now.
@@ -52,7 +53,7 @@ pub(super) struct TaskMemory<'w> {
 impl<'w> TaskMemory<'w> {
     pub(super) fn new(
         segment: &'w Segment,
-        region: &'w mut Region,
+        region: &'w Home,
         patience: Duration,
         announce: Option<&'w Slot>,
     ) -> Self {
@@ -111,6 +112,14 @@ impl Grow for TaskMemory<'_> {
             self.region.free(self.segment, old.handle);
         }
         Ok(Span { ptr: block.ptr, cap: block.len })
+    }
+
+    fn adopt(&mut self, start: NonNull<u8>) -> Option<Span> {
+        let block = self.region.claim(start)?;
+        if let Some(old) = self.block.replace(block) {
+            self.region.free(self.segment, old.handle);
+        }
+        Some(Span { ptr: block.ptr, cap: block.len })
     }
 }
 

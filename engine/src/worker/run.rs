@@ -130,7 +130,7 @@ impl Worker<'_> {
 
         let current = &segment.process(self.index).current;
         let announce = meta.is_chunk().then_some(slot);
-        let mut memory = TaskMemory::new(segment, &mut self.region, self.patience, announce);
+        let mut memory = TaskMemory::new(segment, &self.region, self.patience, announce);
         // While it is set, a death is the fault of the item behind those that are done.
         let on_begin = || current.store(u64::from(number + 1) << 32, Ordering::Release);
         let checked;
@@ -175,7 +175,7 @@ impl Worker<'_> {
     /// A failure that this worker itself reports.
     #[cold]
     fn fail(&mut self, status: Status, text: &[u8], small: &mut Small) -> (Status, Written) {
-        let mut memory = TaskMemory::new(self.segment, &mut self.region, self.patience, None);
+        let mut memory = TaskMemory::new(self.segment, &self.region, self.patience, None);
         let Return { span, used, .. } = Return::text(status, text, small.span(), &mut memory);
         let block = memory.block;
         self.settle(status, span, used, block)
