@@ -83,6 +83,7 @@ struct Entry {
 }
 
 struct State {
+    /// Of the slots that have been used.
     entries: Vec<Entry>,
     /// Slots to use again, the warmest last.
     free: Vec<u32>,
@@ -132,7 +133,6 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(segment: Arc<Segment>, patience: Duration, max_attempts: u32, quota: u64) -> Self {
-        let slots = segment.layout.sizes.slots as usize;
         let processes = segment.processes() as usize;
         let arena = Arc::new(ClientArena::new(segment.clone(), quota));
         let can_spin = segment.header().cpus.load(Ordering::Relaxed) > 1;
@@ -140,8 +140,8 @@ impl Client {
             arena,
             holdings: Arc::new(Holdings::new(segment.clone())),
             state: Mutex::new(State {
-                entries: (0..slots).map(|_| Entry::default()).collect(),
-                free: Vec::with_capacity(slots),
+                entries: Vec::new(),
+                free: Vec::new(),
                 fresh: 0,
                 in_flight: 0,
                 tail: [0; LANES],

@@ -1,6 +1,6 @@
 //! Putting tasks into slots and announcing them.
 
-use super::{Args, ArgsBytes, Client, InFlight, Sink, State, Ticket};
+use super::{Args, ArgsBytes, Client, Entry, InFlight, Sink, State, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::slot::{ArgsHandle, CHECKED_ARGS, Check, INLINE_ARGS, Meta, Shape};
 use crate::sync::Ordering;
@@ -57,6 +57,7 @@ impl Client {
         (state.fresh < slots).then(|| {
             let number = state.fresh;
             state.fresh += 1;
+            state.entries.push(Entry::default());
             // Before the slot is used, so that a reap looks at it.
             self.segment.client().slots_used.store(state.fresh, Ordering::Release);
             number
