@@ -1,6 +1,6 @@
 //! A large array that is made in shared memory and read there by all workers, never copied.
 
-use ringpool::{ArchivedSharedSlice, Pool};
+use ringpool::{ArchivedSharedSlice, Pool, ResultSlice};
 
 /// Sum and sum of squares of a part of the array.
 fn sums(values: &ArchivedSharedSlice<f64>, start: u64, end: u64) -> (f64, f64) {
@@ -8,9 +8,13 @@ fn sums(values: &ArchivedSharedSlice<f64>, start: u64, end: u64) -> (f64, f64) {
     part.iter().fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x))
 }
 
-/// The array after a moving average over eight values.
-fn smooth(values: &ArchivedSharedSlice<f64>) -> Vec<f64> {
-    values.windows(8).map(|window| window.iter().sum::<f64>() / 8.0).collect()
+/// The array after a moving average over eight values, made where its reader will find it.
+fn smooth(values: &ArchivedSharedSlice<f64>) -> ResultSlice<f64> {
+    ResultSlice::new(values.len() - 7, |smoothed| {
+        for (value, window) in smoothed.iter_mut().zip(values.windows(8)) {
+            *value = window.iter().sum::<f64>() / 8.0;
+        }
+    })
 }
 
 fn main() -> ringpool::Result<()> {
@@ -35,10 +39,11 @@ fn main() -> ringpool::Result<()> {
         (squares / len as f64 - mean * mean).sqrt()
     );
 
-    // The result, as large as the array, is read in place, too.
+    // The result, as large as the array, is not copied either.
     let smoothed = pool.apply_async(smooth, (values.clone(),))?;
     let view = smoothed.view()?;
-    println!("smoothed: {} values, the first is {:.6}", view.len(), view[0].to_native());
+    let smoothed = view.as_slice();
+    println!("smoothed: {} values, the first is {:.6}", smoothed.len(), smoothed[0]);
 
     // With the last reference the memory can be written again.
     match values.try_into_mut() {

@@ -21,7 +21,9 @@
 //! segment may be that of before, of after, or `OPEN`, and all three are cut to `done`.
 
 use crate::error::{Error, Result};
-use crate::payload::{Grow, Payload, Room, Span, flat_bytes, is_flat, put_after, take, take_flat};
+use crate::payload::{
+    Grow, Payload, Room, Span, flat_bytes, is_flat, is_plain, put_after, put_items_after, take, take_flat,
+};
 use crate::sync::{AtomicU32, Ordering};
 use crate::task::{Status, describe};
 
@@ -62,15 +64,20 @@ enum Last {
 }
 
 impl<'a> ChunkWriter<'a> {
-    /// Begins a chunk at the start of `first`. Gives the memory back if there is not even room for a
-    /// failure.
-    pub(crate) fn new(
+    /// Begins a chunk at the start of `first`, or of better memory for `items` values of type `T`. Gives
+    /// the memory back if there is not even room for a failure.
+    pub(crate) fn new<T: Payload>(
         first: Span,
         grow: &'a mut dyn Grow,
         done: &'a AtomicU32,
+        items: usize,
     ) -> Result<Self, (Room<'a>, Error)> {
         let mut room = Room::new(first, grow);
-        match room.reserve(0, RESERVE) {
+        let reserved = match room.reserve(0, expected::<T>(items)) {
+            Err(error) if error.is_arena_full() => room.reserve(0, RESERVE),
+            other => other,
+        };
+        match reserved {
             Ok(()) => Ok(ChunkWriter { room, used: 0, done, items: 0, last: Last::Closed }),
             Err(error) => Err((room, error)),
         }
@@ -89,8 +96,19 @@ impl<'a> ChunkWriter<'a> {
     pub fn push<T: Payload>(&mut self, value: &T) {
         let written = match flat_bytes(value) {
             Some(bytes) => self.push_flat(bytes),
-            None => self.push_archive(value),
+            None => self.push_archive(|span, base, room| put_after(value, span, base, room)),
         };
+        self.pushed(written);
+    }
+
+    /// Adds an item whose value is a `Vec` of these, in the same way.
+    pub(crate) fn push_items<T: Payload>(&mut self, values: &[T]) {
+        let written = self.push_archive(|span, base, room| put_items_after(values, span, base, room));
+        self.pushed(written);
+    }
+
+    #[inline]
+    fn pushed(&mut self, written: Result<()>) {
         match written {
             Ok(()) => self.count_item(),
             Err(error) => {
@@ -100,12 +118,61 @@ impl<'a> ChunkWriter<'a> {
         }
     }
 
+    /// Adds the values that `value` makes of these items, as far as there is room without growing; it is
+    /// told each item's number in the chunk. Ends early at an item without a value, and says why there is
+    /// none. Should `value` panic, all items before that are there.
+    ///
+    /// Only for [plain](is_plain) values, of others it adds none: one loop, with two stores for an item, its
+    /// value and `done`.
+    #[inline]
+    pub fn push_values<I, T: Payload, E>(
+        &mut self,
+        items: &[I],
+        mut value: impl FnMut(u32, &I) -> Result<T, E>,
+    ) -> Option<E> {
+        if const { !is_plain::<T>() } {
+            return None;
+        }
+        let (at, count, start) = self.flat_run(size_of::<T>());
+        let free = self.room.span.cap.saturating_sub(start + RESERVE);
+        let fit = free.checked_div(size_of::<T>()).unwrap_or(items.len()).min(items.len());
+        if fit == 0 {
+            return None;
+        }
+        if count == 0 {
+            self.close();
+            self.header(at, FLAT, OPEN, size_of::<T>());
+        }
+        let (done, before) = (self.done, self.items);
+        // SAFETY: `fit` values fit behind `start`, as computed above.
+        let place = unsafe { self.room.span.ptr.as_ptr().add(start) }.cast::<T>();
+        let mut run = Added { writer: self, at, count, start, size: size_of::<T>(), added: 0 };
+        for item in &items[..fit] {
+            let value = match value(before + run.added, item) {
+                Ok(value) => value,
+                Err(error) => return Some(error),
+            };
+            // SAFETY: there is room for it, which the span lets us write; see `place`.
+            unsafe { place.add(run.added as usize).write_unaligned(value) };
+            run.added += 1;
+            // As in `count_item`.
+            done.store(before + run.added, Ordering::Release);
+        }
+        None
+    }
+
+    /// Where the next value of a run of flat ones goes: its header, how many there are, and the value.
+    #[inline]
+    fn flat_run(&self, size: usize) -> (usize, u32, usize) {
+        match self.last {
+            Last::Flat { at, size: same, count } if same == size => (at, count, self.used),
+            _ => (align(self.used), 0, align(self.used) + HEADER),
+        }
+    }
+
     #[inline]
     fn push_flat(&mut self, bytes: &[u8]) -> Result<()> {
-        let (at, count, start) = match self.last {
-            Last::Flat { at, size, count } if size == bytes.len() => (at, count, self.used),
-            _ => (align(self.used), 0, align(self.used) + HEADER),
-        };
+        let (at, count, start) = self.flat_run(bytes.len());
         self.room.reserve(self.used, start + bytes.len() + RESERVE)?;
         if count == 0 {
             self.close();
@@ -117,11 +184,14 @@ impl<'a> ChunkWriter<'a> {
         Ok(())
     }
 
-    fn push_archive<T: Payload>(&mut self, value: &T) -> Result<()> {
+    fn push_archive(
+        &mut self,
+        put: impl FnOnce(Span, usize, &mut dyn Grow) -> Result<(Span, usize)>,
+    ) -> Result<()> {
         let at = align(self.used);
         let start = at + HEADER;
         self.room.reserve(self.used, start + RESERVE)?;
-        let (_, end) = put_after(value, self.room.span, start, &mut self.room)?;
+        let (_, end) = put(self.room.span, start, &mut self.room)?;
         self.room.reserve(end, end + RESERVE)?;
         self.close();
         self.header(at, Status::Value as u32, 1, end - start);
@@ -192,6 +262,37 @@ impl<'a> ChunkWriter<'a> {
     pub fn finish(mut self) -> (Span, usize) {
         self.close();
         (self.room.span, self.used)
+    }
+}
+
+/// Bytes that the results of so many items will most likely take, for those that are not flat within reason.
+fn expected<T: Payload>(items: usize) -> usize {
+    let bytes = if is_flat::<T>() {
+        items.saturating_mul(size_of::<T>()).saturating_add(HEADER)
+    } else {
+        items.saturating_mul(HEADER + align(size_of::<T::Archived>())).min(1 << 20)
+    };
+    bytes.saturating_add(RESERVE)
+}
+
+/// What [`push_values`](ChunkWriter::push_values) has added; told to the writer at the end, whatever that is.
+struct Added<'w, 'a> {
+    writer: &'w mut ChunkWriter<'a>,
+    at: usize,
+    count: u32,
+    start: usize,
+    size: usize,
+    added: u32,
+}
+
+impl Drop for Added<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.added > 0 {
+            self.writer.used = self.start + self.added as usize * self.size;
+            self.writer.items += self.added;
+            self.writer.last = Last::Flat { at: self.at, size: self.size, count: self.count + self.added };
+        }
     }
 }
 

@@ -32,6 +32,8 @@ mod pool;
 #[cfg(not(loom))]
 mod recovery;
 #[cfg(not(loom))]
+mod result_slice;
+#[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]
 mod shared_slice;
@@ -54,8 +56,9 @@ mod api {
     pub use crate::attach::{Attached, Served, attach};
     pub use crate::error::{Error, ErrorKind, Exit, Result};
     pub use crate::launch::{Context, init, is_worker};
-    pub use crate::payload::{Payload, rkyv};
+    pub use crate::payload::{Payload, Reply, rkyv};
     pub use crate::pool::{AsyncResult, Builder, IMap, MapResult, Pool, View};
+    pub use crate::result_slice::ResultSlice;
     pub use crate::shared_slice::{ArchivedSharedSlice, Pod, SharedSlice, SliceMut};
     pub use crate::task::{Named, Output, Task, TaskError, fallible, named, plain, register};
 

@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// An array of plain data in shared memory that only this process can see, and write.
 ///
-/// Made by [`Pool::alloc`](crate::Pool::alloc). [`share`](Self::share) makes it an argument for tasks.
+/// Made by [`Pool::alloc`](crate::Pool::alloc) or [`alloc_unset`](crate::Pool::alloc_unset). [`share`](Self::share) makes it an argument for tasks.
 pub struct SliceMut<T> {
     block: ArgsBlock,
     len: usize,
@@ -27,7 +27,16 @@ pub struct SliceMut<T> {
 }
 
 impl<T: Pod> SliceMut<T> {
-    pub(crate) fn new(client: &Arc<Client>, len: usize) -> Result<Self> {
+    /// All zeros.
+    pub(crate) fn zeroed(client: &Arc<Client>, len: usize) -> Result<Self> {
+        let slice = Self::unset(client, len)?;
+        // SAFETY: the block is at least so long and ours alone.
+        unsafe { std::ptr::write_bytes(slice.block.ptr().as_ptr(), 0, len * size_of::<T>()) };
+        Ok(slice)
+    }
+
+    /// Whatever the memory holds.
+    pub(crate) fn unset(client: &Arc<Client>, len: usize) -> Result<Self> {
         const { assert!(align_of::<T>() <= 128, "blocks are aligned to 128 bytes") };
         let bytes =
             size_of::<T>().checked_mul(len).filter(|&b| b <= isize::MAX as usize).ok_or_else(|| {
@@ -37,8 +46,6 @@ impl<T: Pod> SliceMut<T> {
                 ))
             })?;
         let block = client.with_memory(|| client.arena.take(bytes))?;
-        // SAFETY: the block is at least `bytes` long and ours alone.
-        unsafe { std::ptr::write_bytes(block.ptr().as_ptr(), 0, bytes) };
         Ok(SliceMut { block, len, pool: client.segment.pool_id(), items: PhantomData })
     }
 
@@ -55,7 +62,8 @@ impl<T: Pod> Deref for SliceMut<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: initialised by `new`, aligned as asserted there, and nobody else writes it.
+        // SAFETY: mapped memory, which is some `T`s whatever it holds, aligned as asserted in `unset`; and nobody
+        // else writes it.
         unsafe { std::slice::from_raw_parts(self.block.ptr().as_ptr().cast(), self.len) }
     }
 }
@@ -119,7 +127,7 @@ impl<T: Pod> Deref for SharedSlice<T> {
 
     fn deref(&self) -> &[T] {
         match &self.data {
-            // SAFETY: initialised by `SliceMut::new`; nobody writes it since `share`.
+            // SAFETY: as in `SliceMut::deref`; nobody writes it since `share`.
             Data::Shared { block, len, .. } => unsafe {
                 std::slice::from_raw_parts(block.ptr().as_ptr().cast(), *len)
             },

@@ -1,7 +1,7 @@
 //! Functions that programs of the attach tests know by name.
 
 use crate::journal::{note, notes};
-use ringpool::{ArchivedSharedSlice, Named, SharedSlice, named, register};
+use ringpool::{ArchivedSharedSlice, Named, ResultSlice, SharedSlice, named, register};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ fn who() -> u32 {
     std::process::id()
 }
 
-fn grow(len: u64) -> Vec<u64> {
-    (0..len).collect()
+fn grow(len: u64) -> ResultSlice<u64> {
+    ResultSlice::new(len as usize, |items| items.iter_mut().zip(0..).for_each(|(item, x)| *item = x))
 }
 
 fn fail(message: String) -> u64 {

@@ -6,6 +6,8 @@ mod apply;
 mod functions;
 #[path = "methods/imap.rs"]
 mod imap;
+#[path = "methods/in_place.rs"]
+mod in_place;
 #[path = "methods/limits.rs"]
 mod limits;
 #[path = "methods/map.rs"]
@@ -32,6 +34,7 @@ fn main() {
         imap::tests(),
         functions::tests(),
         payloads::tests(),
+        in_place::tests(),
         limits::tests(),
         threads::tests(),
     ];

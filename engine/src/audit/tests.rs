@@ -119,7 +119,7 @@ fn spoilt_slots_are_found() {
             |s| {
                 s.slot(READY_IN_BLOCK)
                     .args
-                    .put(&ArgsHandle { offset: 0, len: 1 << 30, first: 0, end: 0 }.words())
+                    .fill_words(&ArgsHandle { offset: 0, len: 1 << 30, first: 0, end: 0 }.words())
             },
             &[(30, Place::Slot(READY_IN_BLOCK))],
         ),

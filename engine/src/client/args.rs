@@ -2,7 +2,7 @@
 
 use crate::arena::{Block, Region};
 use crate::error::Result;
-use crate::payload::{Grow, Payload, Span, put, put_items};
+use crate::payload::{Grow, Payload, Span, put, put_flat_items, put_items};
 use crate::segment::Segment;
 use crate::shared_slice::Collect;
 use crate::slot::{ArgWords, ArgsHandle, CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
@@ -192,6 +192,19 @@ impl Args {
     pub(crate) fn archive_items<T: Payload>(arena: &Arc<ClientArena>, items: &[T]) -> Result<Self> {
         let guess = size_of_val(items) + 64;
         Self::in_block(arena, guess, |first, memory| put_items(items, first, memory))
+    }
+
+    /// The next `most` items, or all if there are fewer, written to `block`, which has room for so many
+    /// [plain](crate::payload::is_plain) ones. Returns how many they are.
+    pub(crate) fn fill_items<T: Payload>(
+        mut block: ArgsBlock,
+        items: &mut impl Iterator<Item = T>,
+        most: usize,
+    ) -> Result<(usize, Self)> {
+        let span = Span { ptr: block.ptr(), cap: block.block.len };
+        let (count, len) = put_flat_items(items, most, span)?;
+        block.len = len;
+        Ok((count, Args { bytes: ArgsBytes::Block(Arc::new(block)), arrays: None }))
     }
 
     fn in_block(

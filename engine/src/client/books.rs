@@ -137,6 +137,7 @@ struct Function {
 
 /// All that a client knows of its tasks and workers.
 pub(crate) struct Books {
+    /// Of the slots that have been used.
     pub(super) entries: Vec<Entry>,
     /// Slots to use again, the warmest last.
     pub(super) free: Vec<u32>,
@@ -176,10 +177,10 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(slots: usize, processes: usize) -> Self {
+    pub(super) fn new(processes: usize) -> Self {
         Books {
-            entries: (0..slots).map(|_| Entry::default()).collect(),
-            free: Vec::with_capacity(slots),
+            entries: Vec::new(),
+            free: Vec::new(),
             fresh: 0,
             in_flight: 0,
             tail: [0; LANES],
@@ -321,7 +322,8 @@ impl Books {
     /// The outcome for the caller with this ticket, once it is there.
     #[inline]
     pub(crate) fn take_outcome(&mut self, ticket: Ticket) -> Option<Taken> {
-        let at = self.stash.iter().position(|&(caller, _)| caller == ticket.caller)?;
+        // Mostly it has just come, and there is no other.
+        let at = self.stash.iter().rposition(|&(caller, _)| caller == ticket.caller)?;
         Some(self.stash.swap_remove(at).1)
     }
 }

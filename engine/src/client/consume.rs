@@ -346,7 +346,7 @@ impl Client {
             task.deliver(outcome, state);
         }
         // The item that it was running is the one that failed; if it had none, nobody is to blame.
-        let running = death.current == u64::from(number + 1) << 32 | u64::from(next);
+        let running = death.current >> 32 == u64::from(number + 1);
         // If workers keep dying between items, somebody has to be blamed all the same.
         let idle_deaths = if running || next > first { 0 } else { idle_deaths + 1 };
         if (running || idle_deaths > IDLE_DEATHS) && next < end {

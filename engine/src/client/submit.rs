@@ -1,5 +1,6 @@
 //! Putting tasks into slots and announcing them.
 
+use super::books::Entry;
 use super::{Args, ArgsBytes, Books, Chunk, Client, InFlight, Kept, Sink, Target, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::slot::{ArgWords, CHECKED_ARGS, Check, Meta, Shape};
@@ -164,19 +165,28 @@ impl Client {
     /// Takes back those of a stream's tasks that no worker has started, and forgets the results of the others.
     pub(crate) fn close_stream(&self, stream: u32) {
         let mut state = self.lock();
+        self.take_back(&mut state, |to| matches!(to, Target::Stream(to) if *to == stream));
+        state.close_stream(stream);
+    }
+
+    /// Takes back those of the sink's tasks that no worker has started.
+    pub(crate) fn cancel(&self, sink: &Arc<dyn Sink>) {
+        let theirs = |to: &Target| matches!(to, Target::Sink(to) if Arc::ptr_eq(to, sink));
+        self.take_back(&mut self.lock(), theirs);
+    }
+
+    fn take_back(&self, state: &mut Books, theirs: impl Fn(&Target) -> bool) {
         let mut taken = false;
         for number in 0..state.fresh {
             let entry = &state.entries[number as usize];
-            let theirs =
-                matches!(&entry.task, Some(InFlight { to: Target::Stream(to), .. }) if *to == stream);
+            let theirs = entry.task.as_ref().is_some_and(|task| theirs(&task.to));
             if theirs && self.segment.slot(number).word().cancel(entry.generation) {
-                self.release_slot(&mut state, number);
+                self.release_slot(state, number);
                 taken = true;
             }
         }
-        state.close_stream(stream);
         if taken {
-            self.wake_sleepers(&mut state); // somebody may wait for a slot
+            self.wake_sleepers(state); // somebody may wait for a slot
         }
     }
 
@@ -188,6 +198,7 @@ impl Client {
         (state.fresh < slots).then(|| {
             let number = state.fresh;
             state.fresh += 1;
+            state.entries.push(Entry::default());
             // Before the slot is used, so that a reap looks at it.
             self.segment.client().slots_used.store(state.fresh, Ordering::Release);
             number
@@ -260,13 +271,13 @@ impl Client {
         let generation = state.entries[number as usize].generation;
         let meta = Meta { shape, max_attempts: self.max_attempts, inline_len: usize::from(len) };
         match self.checked {
-            None => slot.args.put(words),
+            None => slot.args.fill_words(words),
             Some(pool) => {
                 let check = Check::begin(pool, number, generation);
                 let mut words = *words;
                 words[CHECKED_ARGS / 8] =
                     check.of_task(func.0, meta.pack(), &bytemuck::bytes_of(&words)[..CHECKED_ARGS]);
-                slot.args.put(&words);
+                slot.args.fill_words(&words);
             }
         }
         if task.chunk().is_some() {

@@ -6,6 +6,7 @@ use crate::segment::LANES;
 use crate::slot::State as SlotState;
 use crate::sync::private::Private;
 use crate::sync::{Ordering, back_stop, spin_loop};
+use crate::sys::yield_cpu;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ pub(crate) struct Ticket {
 /// Rounds that a thread waits awake: at most some 50 microseconds, and few if that has not helped lately.
 pub(super) const SPIN_MOST: u32 = if cfg!(feature = "crash") { 10 } else { 2000 };
 const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 20 };
+/// Every so many rounds, where processes of the pool share CPUs, another may have this one: some microseconds.
+const YIELD_EVERY: u32 = 64;
 /// The back-stop: peers that were stopped in the middle of a wake-up are noticed after this time,
 /// twice as long each time.
 const BACKSTOP_FIRST: Duration = Duration::from_millis(1);
@@ -80,19 +83,17 @@ impl Client {
                 if self.is_urged() {
                     self.poll(&mut state);
                 }
-                if let Some(taken) = take(&mut state) {
-                    return Some(taken);
-                }
-                if state.entries[ticket.slot as usize].generation == ticket.generation && over() {
+                let entry = &state.entries[ticket.slot as usize];
+                let mine = entry.generation == ticket.generation && entry.task.is_some();
+                if mine && self.consume(&mut state, ticket.slot) {
                     // Who waits for one result of many will ask for the others next.
-                    if state.in_flight > 1 {
+                    if state.in_flight > 0 {
                         self.poll(&mut state);
                     }
-                    self.consume(&mut state, ticket.slot);
                     self.wake_sleepers(&mut state);
-                    if let Some(taken) = take(&mut state) {
-                        return Some(taken);
-                    }
+                }
+                if let Some(taken) = take(&mut state) {
+                    return Some(taken);
                 }
                 if state.entries[ticket.slot as usize].generation != ticket.generation {
                     // Its slot is somebody else's by now: what is left of a chunk, or an error on its way.
@@ -132,10 +133,20 @@ impl Client {
         let budget = self.spin_budget();
         let mut rounds = 0;
         while rounds < budget && !over() {
-            spin_loop();
+            self.pause(rounds);
             rounds += 1;
         }
         self.learn(rounds < budget);
+    }
+
+    /// Lets some time pass, awake.
+    #[inline]
+    fn pause(&self, round: u32) {
+        if round % YIELD_EVERY == YIELD_EVERY - 1 && self.segment.places() > self.cpus {
+            yield_cpu(); // whose result we wait for may need it
+        } else {
+            spin_loop();
+        }
     }
 
     /// Whether somebody has asked for a look at all slots.
@@ -165,7 +176,7 @@ impl Client {
                     return true;
                 }
             }
-            spin_loop();
+            self.pause(round);
         }
         self.learn(false);
         let sleep = self.segment.sleep();
@@ -268,7 +279,7 @@ impl Client {
     }
 
     fn spin_budget(&self) -> u32 {
-        if self.can_spin { self.spin.load(Private::Relaxed) } else { 0 }
+        if self.cpus > 1 { self.spin.load(Private::Relaxed) } else { 0 }
     }
 
     /// Waiting awake pays only if the result comes meanwhile.

@@ -187,7 +187,9 @@ fn any_bytes_as_results_of_chunks() {
     fuzz("any bytes as results of chunks", 4000, |random: &mut Rng| {
         let done = AtomicU32::new(0);
         let mut bytes = written(|first, heap| {
-            let Ok(mut writer) = ChunkWriter::new(first, heap, &done) else { panic!("there is room") };
+            let Ok(mut writer) = ChunkWriter::new::<u64>(first, heap, &done, 3) else {
+                panic!("there is room")
+            };
             for i in 0..random.u64(..12) {
                 match random.u32(..6) {
                     0 => writer.push_failure(Status::Panicked, b"place\0message"),

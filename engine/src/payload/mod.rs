@@ -4,17 +4,20 @@
 //! Checking protects against bugs and torn data. It is no sandbox: processes of one pool trust each
 //! other, and nobody may write to an archive while someone looks at it.
 
+mod reply;
 mod writer;
 
 use std::any::type_name;
 use std::cell::Cell;
+use std::marker::PhantomData;
+use std::mem::{MaybeUninit, needs_drop};
 
 use rkyv::api::deserialize_using;
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::de::Pool;
 use rkyv::primitive::ArchivedUsize;
-use rkyv::rancor::{BoxedError, Failure, Source, Strategy};
+use rkyv::rancor::{BoxedError, Failure, Fallible, Source, Strategy};
 use rkyv::ser::Serializer;
 use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::ser::sharing::Share;
@@ -26,8 +29,8 @@ use rkyv::{Archive, Deserialize, Place, Portable, Serialize};
 
 pub use rkyv;
 
-pub(crate) use self::writer::Room;
-pub use self::writer::{Grow, PayloadWriter, Span};
+pub use self::reply::Reply;
+pub use self::writer::{Grow, PayloadWriter, Room, Span};
 use crate::error::{Error, Result};
 
 /// The largest alignment of an archive: what every payload's first byte has at least.
@@ -158,16 +161,134 @@ pub(crate) fn put_after<T: Payload>(
 
 /// Writes the archive of a `Vec` that holds `items`.
 pub(crate) fn put_items<T: Payload>(items: &[T], first: Span, grow: &mut dyn Grow) -> Result<(Span, usize)> {
+    put_items_after(items, first, 0, grow)
+}
+
+/// Like [`put_items`], from `base` on (a multiple of 16); returns where the archive ends.
+pub(crate) fn put_items_after<T: Payload>(
+    items: &[T],
+    span: Span,
+    base: usize,
+    grow: &mut dyn Grow,
+) -> Result<(Span, usize)> {
     const { check_align::<T>() };
-    serialize(&Items(items), first, 0, grow)
+    serialize(&Items(items), span, base, grow)
+}
+
+/// Whether [`put_flat_items`] takes values of this type.
+pub(crate) const fn is_plain<T: Payload>() -> bool {
+    is_flat::<T>() && !needs_drop::<T>()
+}
+
+/// Bytes of the archive of a `Vec` of so many flat values, at most.
+pub(crate) fn flat_items_len<T: Payload>(items: usize) -> usize {
+    items.saturating_mul(size_of::<T>()).saturating_add(2 * ALIGN)
+}
+
+/// Writes the archive of a `Vec` that holds the next `most` of `items`, or all if there are fewer, each where
+/// it is to lie. Returns how many they are and the archive's length.
+///
+/// Only for [plain](is_plain) ones, and if `span` has room for the [whole](flat_items_len). After an error
+/// none has been taken.
+pub(crate) fn put_flat_items<T: Payload, I: Iterator<Item = T>>(
+    items: &mut I,
+    most: usize,
+    span: Span,
+) -> Result<(usize, usize)> {
+    const { check_align::<T>() };
+    assert!(is_plain::<T>() && flat_items_len::<T>(most) <= span.cap);
+    PayloadWriter::check_reach(flat_items_len::<T>(most))?;
+    // By way of a buffer: a copy of some size writes faster to memory that another core has read last than
+    // item after item does.
+    let mut buffer = Buffer([MaybeUninit::uninit(); BUFFER]);
+    let at_once = (BUFFER / size_of::<T>().max(1)).max(1);
+    let direct = size_of::<T>() > BUFFER;
+    let start = span.ptr.as_ptr().cast::<T>();
+    let mut count = 0;
+    loop {
+        // SAFETY: there is room for `most` items; and for `at_once` in the buffer unless it is not used.
+        let place = if direct { unsafe { start.add(count) } } else { buffer.0.as_mut_ptr().cast::<T>() };
+        let wanted = at_once.min(most - count);
+        let mut taken = 0;
+        while taken < wanted {
+            let Some(item) = items.next() else { break };
+            // SAFETY: see `place`; the span says that its memory may be written.
+            unsafe { place.add(taken).write_unaligned(item) };
+            taken += 1;
+        }
+        if !direct {
+            // SAFETY: so many items lie in the buffer, and there is room for them behind the first `count`.
+            unsafe {
+                let to = start.add(count).cast::<MaybeUninit<u8>>();
+                to.copy_from_nonoverlapping(buffer.0.as_ptr(), taken * size_of::<T>());
+            }
+        }
+        count += taken;
+        if taken < wanted || count == most {
+            break;
+        }
+    }
+    let (_, len) = put_behind::<T>(count, span, &mut Full)?;
+    Ok((count, len))
+}
+
+/// Completes the archive of a `Vec` whose `count` flat items lie at the start of the span. Returns its length.
+pub(crate) fn put_lying_items<T: Payload>(count: usize, room: &mut Room<'_>) -> Result<usize> {
+    const { check_align::<T>() };
+    assert!(is_flat::<T>() && count.saturating_mul(size_of::<T>()) <= room.span.cap);
+    put_behind::<T>(count, room.span, room).map(|(_, used)| used)
+}
+
+fn put_behind<T: Payload>(count: usize, span: Span, grow: &mut dyn Grow) -> Result<(Span, usize)> {
+    let writer = PayloadWriter::behind(span, count * size_of::<T>(), grow);
+    serialize_by(&Behind::<T>(count, PhantomData), writer)
+}
+
+/// Bytes of items that are copied together.
+const BUFFER: usize = 4096;
+
+#[repr(C, align(64))]
+struct Buffer([MaybeUninit<u8>; BUFFER]);
+
+/// Memory that is as large as it can be.
+struct Full;
+
+impl Grow for Full {
+    fn grow(&mut self, old: Span, _used: usize, needed: usize) -> Result<Span> {
+        Err(Error::corrupted(format!("{needed} bytes were to go where {} fit", old.cap)))
+    }
+}
+
+/// A `Vec` of so many items that are written already, from the start of the archive on.
+struct Behind<T>(usize, PhantomData<T>);
+
+impl<T: Archive> Archive for Behind<T> {
+    type Archived = ArchivedVec<T::Archived>;
+    type Resolver = VecResolver;
+
+    fn resolve(&self, resolver: VecResolver, out: Place<Self::Archived>) {
+        ArchivedVec::resolve_from_len(self.0, resolver, out);
+    }
+}
+
+impl<T: Archive, S: Fallible + ?Sized> Serialize<S> for Behind<T> {
+    fn serialize(&self, _: &mut S) -> Result<VecResolver, S::Error> {
+        Ok(VecResolver::from_pos(0))
+    }
 }
 
 fn serialize<T>(value: &T, span: Span, base: usize, grow: &mut dyn Grow) -> Result<(Span, usize)>
 where
     T: for<'g, 'a> Serialize<HighSerializer<PayloadWriter<'g>, ArenaHandle<'a>, Failure>>,
 {
+    serialize_by(value, PayloadWriter::new(span, base, grow))
+}
+
+fn serialize_by<T>(value: &T, writer: PayloadWriter<'_>) -> Result<(Span, usize)>
+where
+    T: for<'g, 'a> Serialize<HighSerializer<PayloadWriter<'g>, ArenaHandle<'a>, Failure>>,
+{
     let mut scratch = Scratch::take();
-    let writer = PayloadWriter::new(span, base, grow);
     let mut serializer = Serializer::new(writer, scratch.acquire(), Share::new());
     match rkyv::api::serialize_using::<_, Failure>(value, &mut serializer) {
         Ok(_) => Ok(serializer.into_writer().finish()),
@@ -319,27 +440,38 @@ pub(crate) fn take_flat<T: Payload>(bytes: &[u8], count: usize, out: &mut Vec<T>
     }
     out.reserve(count);
     let before = out.len();
-    let room = &mut out.spare_capacity_mut()[..count];
+    // SAFETY: so many values of this size lie in `bytes`, aligned; a value's memory is as good as its own.
+    let archived = unsafe { std::slice::from_raw_parts(first.cast::<MaybeUninit<T::Archived>>(), count) };
+    take_each(bytes, archived, &mut out.spare_capacity_mut()[..count])?;
+    // SAFETY: every place was written. After an early end the values are forgotten, and flat ones own
+    // nothing that would leak.
+    unsafe { out.set_len(before + count) };
+    Ok(())
+}
+
+/// Checks and copies value by value. A function of its own, whose parameters cannot overlap: for numbers all
+/// of it becomes one copy.
+#[inline(never)]
+fn take_each<T: Payload>(
+    bytes: &[u8],
+    archived: &[MaybeUninit<T::Archived>],
+    out: &mut [MaybeUninit<T>],
+) -> Result<()> {
     let mut context = Validator::new(ArchiveValidator::new(bytes), SharedValidator::new());
     let context = Strategy::<_, Failure>::wrap(&mut context);
     let mut pool = Pool::new();
-    for (index, place) in room.iter_mut().enumerate() {
-        // SAFETY: `count` values of this size lie in `bytes`.
-        let archived = unsafe { first.add(index) };
-        // SAFETY: the pointer is aligned and its bytes are there, see above.
-        if unsafe { T::Archived::check_bytes(archived, context) }.is_err() {
+    for (index, (archived, place)) in archived.iter().zip(out).enumerate() {
+        // SAFETY: the pointer is aligned and its bytes are there.
+        if unsafe { T::Archived::check_bytes(archived.as_ptr(), context) }.is_err() {
             let start = index * size_of::<T>();
             return Err(unreadable::<T>(&bytes[start..start + size_of::<T>()]));
         }
         // SAFETY: just checked.
-        match deserialize_using::<T, _, Failure>(unsafe { &*archived }, &mut pool) {
+        match deserialize_using::<T, _, Failure>(unsafe { archived.assume_init_ref() }, &mut pool) {
             Ok(value) => place.write(value),
             Err(_) => return Err(untakeable::<T>()),
         };
     }
-    // SAFETY: every place was written. After an early end the values are forgotten, and flat ones own
-    // nothing that would leak.
-    unsafe { out.set_len(before + count) };
     Ok(())
 }
 

@@ -51,10 +51,16 @@ pub trait Grow {
     /// Returns memory of at least `needed` bytes (64-byte aligned) whose first `used` bytes are those
     /// of `old`. After success `old` is dead; after an error it is as it was.
     fn grow(&mut self, old: Span, used: usize, needed: usize) -> Result<Span>;
+
+    /// Makes memory that the value's maker was lent, and that begins at `start`, that of the payload: its span.
+    /// What was written elsewhere is forgotten. `None` if it is not from here.
+    fn adopt(&mut self, _start: NonNull<u8>) -> Option<Span> {
+        None
+    }
 }
 
 /// A [`Grow`] that remembers the span that lives, for whoever must go on after a panic or an error.
-pub(crate) struct Room<'g> {
+pub struct Room<'g> {
     pub(crate) span: Span,
     grow: &'g mut dyn Grow,
 }
@@ -73,6 +79,15 @@ impl<'g> Room<'g> {
         }
         let span = self.grow(self.span, used, larger(self.span.cap, needed))?;
         span.check(needed)
+    }
+
+    /// See [`Grow::adopt`]; whether it is the span now.
+    pub(crate) fn adopt(&mut self, start: NonNull<u8>) -> bool {
+        match self.grow.adopt(start) {
+            Some(span) => self.span = span,
+            None => return false,
+        }
+        true
     }
 }
 
@@ -107,6 +122,17 @@ impl<'g> PayloadWriter<'g> {
     pub(crate) fn new(span: Span, base: usize, grow: &'g mut dyn Grow) -> Self {
         debug_assert!(base <= span.cap && base.is_multiple_of(16));
         PayloadWriter { span, base, used: base, grow, error: None }
+    }
+
+    /// Refuses archives that are too large for their pointers.
+    pub(crate) fn check_reach(size: usize) -> Result<()> {
+        if size > REACH { Err(too_large(size)) } else { Ok(()) }
+    }
+
+    /// Goes on behind the first `used` bytes, which are of the same archive.
+    pub(crate) fn behind(span: Span, used: usize, grow: &'g mut dyn Grow) -> Self {
+        debug_assert!(used <= span.cap);
+        PayloadWriter { span, base: 0, used, grow, error: None }
     }
 
     /// The memory that was written, and where the writing ended.

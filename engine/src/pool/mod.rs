@@ -70,7 +70,12 @@ impl Pool {
     }
 
     /// Process ids of the workers that live now, guests included.
+    ///
+    /// While the pool starts, this waits until all its workers have been launched.
     pub fn worker_pids(&self) -> Vec<u32> {
+        if self.inner.check_process().is_ok() {
+            self.inner.control.wait_launched(); // nobody launches anything in a forked child's copy
+        }
         self.inner.control.pids()
     }
 
@@ -125,8 +130,12 @@ impl Pool {
 
     /// Calls `f` on every item and waits for all results, in the order of the items.
     ///
-    /// Items travel in chunks of a quarter of each worker's share; [`map_async`](Self::map_async) lets you
-    /// choose. If calls fail, the error is that of the first item that failed; all others are run.
+    /// Items travel in chunks of a quarter of each worker's share, numbers and the like in chunks of 256 KiB
+    /// at most; [`map_async`](Self::map_async) lets you choose. If calls fail, the error is that of the first
+    /// item that failed; all others are run.
+    ///
+    /// If the iterator knows how many items it has, the first are run while it goes on. Should it panic then,
+    /// what no worker has begun is taken back.
     ///
     /// ```
     /// # ringpool::init();
@@ -140,7 +149,7 @@ impl Pool {
         I: IntoIterator<Item = T>,
         F: Task<(T,), M>,
     {
-        self.map_async(f, items, None)?.get()
+        map::run(&self.inner, &Calls::items(f)?, items)
     }
 
     /// Calls `f` on every item in a worker; the results can be fetched later, all at once.
@@ -175,7 +184,7 @@ impl Pool {
         I: IntoIterator<Item = A>,
         F: Task<A, M>,
     {
-        self.starmap_async(f, items, None)?.get()
+        map::run(&self.inner, &Calls::tuples(f)?, items)
     }
 
     /// [`map_async`](Self::map_async) for functions of several arguments.
@@ -244,7 +253,14 @@ impl Pool {
     /// ```
     pub fn alloc<T: Pod>(&self, len: usize) -> Result<SliceMut<T>> {
         self.inner.check_process()?;
-        SliceMut::new(&self.inner.client, len)
+        SliceMut::zeroed(&self.inner.client, len)
+    }
+
+    /// The same without the zeros, for who writes all items anyway: they have whatever values the memory of
+    /// earlier payloads holds.
+    pub fn alloc_unset<T: Pod>(&self, len: usize) -> Result<SliceMut<T>> {
+        self.inner.check_process()?;
+        SliceMut::unset(&self.inner.client, len)
     }
 
     /// Checks every word of the pool's memory against the rules that hold at all times: for tests.

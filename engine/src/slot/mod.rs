@@ -69,7 +69,7 @@ impl Bytes<INLINE_ARGS> {
     /// pieces would have to wait for the stores. The caller owns the area by the slot's word.
     #[inline]
     #[cfg_attr(feature = "crash", track_caller)]
-    pub(crate) fn put(&self, words: &ArgWords) {
+    pub(crate) fn fill_words(&self, words: &ArgWords) {
         for (at, &word) in words.iter().enumerate() {
             // SAFETY: in bounds, aligned as the type is; see `copy_to` for ownership.
             unsafe { self.0.get().cast::<u64>().add(at).write_volatile(word) }

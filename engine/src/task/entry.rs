@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use super::{Arguments, Convert, Invoke, Panic, catch};
 use crate::chunk::ChunkWriter;
 use crate::error::{Error, ErrorKind, Result};
-use crate::payload::{Grow, Payload, Room, Span, put, view, view_items};
+use crate::payload::{Grow, Payload, Reply, Room, Span, view, view_items};
 use crate::sync::AtomicU32;
 
 /// Runs one function with archived arguments. It never unwinds.
@@ -21,8 +21,10 @@ pub struct Call<'a> {
     pub first: Span,
     /// Where the result goes if it does not fit there.
     pub grow: &'a mut dyn Grow,
-    /// Told each item's index before the item begins; not used by [`Shape::One`].
-    pub on_item: &'a dyn Fn(u32),
+    /// Called before the first item begins; not used by [`Shape::One`].
+    pub on_begin: &'a dyn Fn(),
+    /// Told each item's number in the chunk before the item begins; not used by [`Shape::One`].
+    pub on_item: Option<&'a dyn Fn(u32)>,
     /// Counts the items whose results are completely written; not used by [`Shape::One`].
     pub done: &'a AtomicU32,
 }
@@ -249,8 +251,8 @@ where
             Err(error) => return End::BadArgs(error),
         };
         match C::convert(returned) {
-            Ok(value) => match put(&value, room.span, &mut room) {
-                Ok((_, used)) => End::Value(used),
+            Ok(value) => match value.put(&mut room) {
+                Ok(used) => End::Value(used),
                 Err(error) => End::Unwritten(error),
             },
             Err(message) => End::Failed(message),
@@ -280,27 +282,48 @@ where
         Ok(Err(error)) => return bad(error.to_string(), call.first, call.grow),
         Err(panic) => return bad(panic.message, call.first, call.grow),
     };
-    let mut writer = match ChunkWriter::new(call.first, call.grow, call.done) {
+    let writer =
+        ChunkWriter::new::<<C::Reply as Reply>::Value>(call.first, call.grow, call.done, items.len());
+    let mut writer = match writer {
         Ok(writer) => writer,
         Err((room, error)) => {
             let (status, text) = describe(&error, Status::BadValue);
             return write_text(status, &text, room);
         }
     };
-    for (index, item) in (first..end).zip(items) {
-        let before = writer.items();
+    let run = |index: u32, item: &Item::Archived| {
+        if let Some(on_item) = call.on_item {
+            on_item(index);
+        }
+        match f(item).map(C::convert) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(message)) => Err((Status::Failed, message)),
+            Err(error) => Err((Status::BadArgs, error.to_string())),
+        }
+    };
+    (call.on_begin)();
+    // A panic ends one round of this; the next begins behind its item.
+    loop {
+        // The item that is run by itself, if it is one: its value may panic once more, when it is dropped.
+        let mut single = None;
         let outcome = catch(|| {
-            (call.on_item)(index);
-            match f(item).map(C::convert) {
-                Ok(Ok(value)) => writer.push(&value),
-                Ok(Err(message)) => writer.push_failure(Status::Failed, message.as_bytes()),
-                Err(error) => writer.push_failure(Status::BadArgs, error.to_string().as_bytes()),
+            while let Some(rest @ [_, ..]) = items.get(writer.items() as usize..) {
+                single = None;
+                if let Some((status, text)) = C::Reply::push_all(rest, &run, &mut writer) {
+                    writer.push_failure(status, text.as_bytes());
+                    continue;
+                }
+                let Some(item) = items.get(writer.items() as usize) else { break };
+                single = Some(writer.items());
+                match run(writer.items(), item) {
+                    Ok(value) => value.push(&mut writer),
+                    Err((status, text)) => writer.push_failure(status, text.as_bytes()),
+                }
             }
         });
+        let Err(panic) = outcome else { break };
         // A value whose drop panics is already written; it counts.
-        if let Err(panic) = outcome
-            && writer.items() == before
-        {
+        if single.is_none_or(|index| index == writer.items()) {
             writer.push_failure(Status::Panicked, &panic_text(&panic));
         }
     }

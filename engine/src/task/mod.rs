@@ -19,7 +19,7 @@ pub(crate) use self::output::{Auto, Convert, ErrFails};
 pub use self::output::{Output, Plain, TaskError};
 pub use self::panic::{Panic, catch, install_hook};
 pub use self::registry::{Named, named, register};
-use crate::payload::Payload;
+use crate::payload::{Payload, Reply};
 
 /// A function that a pool can run with the arguments `Args`.
 ///
@@ -159,11 +159,11 @@ impl<F, Args, V, T, E> Task<Args, Wrapped<V>> for FallibleTask<F>
 where
     Args: Arguments,
     F: Invoke<Args, V, Return = Result<T, E>>,
-    T: Payload,
+    T: Reply,
     E: std::fmt::Display,
     V: 'static,
 {
-    type Value = T;
+    type Value = T::Value;
 
     fn func(&self) -> Func {
         Func::Code(entry::code::<F, Args, V, ErrFails>(&self.0))
@@ -183,10 +183,10 @@ impl<F, Args, V> Task<Args, Wrapped<V>> for PlainTask<F>
 where
     Args: Arguments,
     F: Invoke<Args, V>,
-    F::Return: Payload,
+    F::Return: Reply,
     V: 'static,
 {
-    type Value = F::Return;
+    type Value = <F::Return as Reply>::Value;
 
     fn func(&self) -> Func {
         Func::Code(entry::code::<F, Args, V, Auto<Plain>>(&self.0))

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::payload::Payload;
+use crate::payload::{Payload, Reply};
 
 /// The error type for tasks that fail for many reasons: every [`std::error::Error`] becomes one by `?`.
 ///
@@ -55,6 +55,7 @@ impl fmt::Debug for TaskError {
 /// | the function returns | the caller gets | `Err` is |
 /// | --- | --- | --- |
 /// | `T`, a [`Payload`] | `T` | |
+/// | [`ResultSlice<T>`](crate::ResultSlice), also inside of the following | `Vec<T>` | |
 /// | `Result<T, TaskError>` | `T` | a task error |
 /// | `Result<T, E>` where `E: std::error::Error` | `T` | a task error |
 /// | `Result<T, Box<dyn Error>>`, also `+ Send + Sync` | `T` | a task error |
@@ -73,8 +74,11 @@ pub trait Output<Marker> {
     /// What the caller gets.
     type Value: Payload;
 
+    /// What is sent.
+    type Reply: Reply<Value = Self::Value>;
+
     /// The value, or the text of the failure.
-    fn into_outcome(self) -> Result<Self::Value, String>;
+    fn into_outcome(self) -> Result<Self::Reply, String>;
 }
 
 /// The whole return value is the result.
@@ -89,8 +93,9 @@ pub enum Boxed {}
 pub enum BoxedSync {}
 
 #[diagnostic::do_not_recommend]
-impl<T: Payload> Output<Plain> for T {
-    type Value = T;
+impl<T: Reply> Output<Plain> for T {
+    type Value = T::Value;
+    type Reply = T;
 
     #[inline]
     fn into_outcome(self) -> Result<T, String> {
@@ -98,8 +103,9 @@ impl<T: Payload> Output<Plain> for T {
     }
 }
 
-impl<T: Payload> Output<Fallible> for Result<T, TaskError> {
-    type Value = T;
+impl<T: Reply> Output<Fallible> for Result<T, TaskError> {
+    type Value = T::Value;
+    type Reply = T;
 
     #[inline]
     fn into_outcome(self) -> Result<T, String> {
@@ -107,8 +113,9 @@ impl<T: Payload> Output<Fallible> for Result<T, TaskError> {
     }
 }
 
-impl<T: Payload, E: Error> Output<Typed> for Result<T, E> {
-    type Value = T;
+impl<T: Reply, E: Error> Output<Typed> for Result<T, E> {
+    type Value = T::Value;
+    type Reply = T;
 
     #[inline]
     fn into_outcome(self) -> Result<T, String> {
@@ -116,8 +123,9 @@ impl<T: Payload, E: Error> Output<Typed> for Result<T, E> {
     }
 }
 
-impl<T: Payload> Output<Boxed> for Result<T, Box<dyn Error>> {
-    type Value = T;
+impl<T: Reply> Output<Boxed> for Result<T, Box<dyn Error>> {
+    type Value = T::Value;
+    type Reply = T;
 
     #[inline]
     fn into_outcome(self) -> Result<T, String> {
@@ -125,8 +133,9 @@ impl<T: Payload> Output<Boxed> for Result<T, Box<dyn Error>> {
     }
 }
 
-impl<T: Payload> Output<BoxedSync> for Result<T, Box<dyn Error + Send + Sync>> {
-    type Value = T;
+impl<T: Reply> Output<BoxedSync> for Result<T, Box<dyn Error + Send + Sync>> {
+    type Value = T::Value;
+    type Reply = T;
 
     #[inline]
     fn into_outcome(self) -> Result<T, String> {
@@ -136,19 +145,19 @@ impl<T: Payload> Output<BoxedSync> for Result<T, Box<dyn Error + Send + Sync>> {
 
 /// How [`entry`](super::entry) turns what a function returns into an outcome.
 pub(crate) trait Convert<R> {
-    type Value: Payload;
+    type Reply: Reply;
 
-    fn convert(returned: R) -> Result<Self::Value, String>;
+    fn convert(returned: R) -> Result<Self::Reply, String>;
 }
 
 /// As [`Output`] with marker `O` says.
 pub(crate) struct Auto<O>(O);
 
 impl<R: Output<O>, O> Convert<R> for Auto<O> {
-    type Value = R::Value;
+    type Reply = R::Reply;
 
     #[inline]
-    fn convert(returned: R) -> Result<R::Value, String> {
+    fn convert(returned: R) -> Result<R::Reply, String> {
         returned.into_outcome()
     }
 }
@@ -156,8 +165,8 @@ impl<R: Output<O>, O> Convert<R> for Auto<O> {
 /// `Err` is a task error, whatever it is.
 pub(crate) enum ErrFails {}
 
-impl<T: Payload, E: fmt::Display> Convert<Result<T, E>> for ErrFails {
-    type Value = T;
+impl<T: Reply, E: fmt::Display> Convert<Result<T, E>> for ErrFails {
+    type Reply = T;
 
     #[inline]
     fn convert(returned: Result<T, E>) -> Result<T, String> {

@@ -2,6 +2,7 @@
 
 mod find;
 mod func;
+mod home;
 mod output;
 mod run;
 
@@ -13,7 +14,9 @@ use crate::sync::Ordering;
 use crate::task::{Return, Status};
 use crate::wake::Berth;
 pub(crate) use func::FuncWord;
+pub(crate) use home::{Home, here};
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A task that this worker owns.
@@ -41,7 +44,7 @@ pub(crate) struct Worker<'s> {
     incarnation: u32,
     me: Owner,
     berth: Berth<'s>,
-    region: Region,
+    region: Rc<Home>,
     patience: Duration,
     /// The pool's id, if what lies in slots carries checks.
     checked: Option<u64>,
@@ -66,8 +69,8 @@ pub(crate) struct Worker<'s> {
     creator_gone: &'s dyn Fn() -> bool,
 }
 
-/// Nanoseconds of a search round are some tens; this many are about 50 microseconds.
-const SPIN_ROUNDS: u32 = if cfg!(feature = "crash") { 2 } else { 1000 };
+/// A search round is some 20 nanoseconds; this many are about 50 microseconds.
+const SPIN_ROUNDS: u32 = if cfg!(feature = "crash") { 2 } else { 2500 };
 
 impl<'s> Worker<'s> {
     /// Becomes incarnation `incarnation` of place `index`. `creator_gone` is asked now and then.
@@ -85,7 +88,7 @@ impl<'s> Worker<'s> {
             return Err(Error::start(format!("place {index} is not incarnation {incarnation}'s any more")));
         }
         let me = Owner::new(index, incarnation);
-        let region = Region::open(segment, me, header.quota.load(Ordering::Relaxed));
+        let region = Home::new(Region::open(segment, me, header.quota.load(Ordering::Relaxed)));
         let quota = header.tasks_per_worker.load(Ordering::Relaxed);
         let worker = Worker {
             segment,
@@ -143,6 +146,7 @@ impl<'s> Worker<'s> {
     /// Takes part until there is a reason to leave.
     pub(crate) fn serve(&mut self) -> Leave {
         let entry = self.segment.process(self.index);
+        let _here = self.region.enter(self.segment);
         let reason = loop {
             match self.find() {
                 Ok(task) => {

@@ -1,6 +1,7 @@
 //! Where results are written: first into a few bytes on the stack, then into blocks of the own region.
 
-use crate::arena::{Block, Region};
+use super::Home;
+use crate::arena::Block;
 use crate::error::{Error, Result};
 use crate::payload::{Grow, Span};
 use crate::recovery::urge_client;
@@ -40,7 +41,7 @@ impl Small {
 /// Memory for one result, taken from the own region when the first bytes do not hold it.
 pub(super) struct TaskMemory<'w> {
     segment: &'w Segment,
-    region: &'w mut Region,
+    region: &'w Home,
     /// How long to wait for memory; nothing once that was in vain, or a chunk would wait for every item.
     patience: Duration,
     /// The block that holds the result now.
@@ -52,7 +53,7 @@ pub(super) struct TaskMemory<'w> {
 impl<'w> TaskMemory<'w> {
     pub(super) fn new(
         segment: &'w Segment,
-        region: &'w mut Region,
+        region: &'w Home,
         patience: Duration,
         announce: Option<&'w Slot>,
     ) -> Self {
@@ -112,6 +113,14 @@ impl Grow for TaskMemory<'_> {
         }
         Ok(Span { ptr: block.ptr, cap: block.len })
     }
+
+    fn adopt(&mut self, start: NonNull<u8>) -> Option<Span> {
+        let block = self.region.claim(start)?;
+        if let Some(old) = self.block.replace(block) {
+            self.region.free(self.segment, old.handle);
+        }
+        Some(Span { ptr: block.ptr, cap: block.len })
+    }
 }
 
 /// Memory for results that stay in this process.
@@ -125,7 +134,15 @@ impl Scratch {
         self.heap.resize(32, 0);
         let first = self.span();
         let done = AtomicU32::new(0);
-        entry(Call { args, shape: Shape::One, first, grow: self, on_item: &|_| {}, done: &done })
+        entry(Call {
+            args,
+            shape: Shape::One,
+            first,
+            grow: self,
+            on_begin: &|| {},
+            on_item: None,
+            done: &done,
+        })
     }
 
     fn span(&mut self) -> Span {

@@ -3,12 +3,12 @@
 use super::output::{Small, TaskMemory};
 use super::{Claimed, Worker};
 use crate::arena::Block;
-use crate::payload::{Grow, Span};
+use crate::payload::Span;
 use crate::slot::{
     Answer, ArgsHandle, CHECKED_ARGS, Check, INLINE_ARGS, Meta, Place, Shape as SlotShape, Slot, TINY_RESULT,
 };
 use crate::sync::Ordering;
-use crate::task::{Call, Return, Shape, Status, describe};
+use crate::task::{Call, Return, Shape, Status};
 
 /// Where the bytes of a finished result are.
 enum Written {
@@ -130,30 +130,27 @@ impl Worker<'_> {
 
         let current = &segment.process(self.index).current;
         let announce = meta.is_chunk().then_some(slot);
-        let mut memory = TaskMemory::new(segment, &mut self.region, self.patience, announce);
-        let mut first = small.span();
-        if let Shape::Items { first: from, end } | Shape::Tuples { first: from, end } = shape {
-            let guess = (end.saturating_sub(from) as usize).saturating_mul(16).clamp(256, 1 << 20) + 64;
-            match memory.grow(first, 0, guess) {
-                Ok(span) => first = span,
-                Err(error) => {
-                    let (status, text) = describe(&error, Status::BadValue);
-                    return self.fail(status, &text, small);
-                }
+        let mut memory = TaskMemory::new(segment, &self.region, self.patience, announce);
+        // While it is set, a death is the fault of the item behind those that are done.
+        let on_begin = || current.store(u64::from(number + 1) << 32, Ordering::Release);
+        let checked;
+        let on_item: Option<&dyn Fn(u32)> = match check {
+            Some(check) => {
+                checked = move |index| slot.progress.store(check.of_progress(index), Ordering::Relaxed);
+                Some(&checked)
             }
-        }
-        let item = u64::from(number + 1) << 32;
-        let plain = |index: u32| current.store(item | u64::from(index), Ordering::Release);
-        let checked = |index: u32| {
-            if let (Some(check), Shape::Items { first, .. } | Shape::Tuples { first, .. }) = (check, shape) {
-                slot.progress.store(check.of_progress(index.wrapping_sub(first)), Ordering::Relaxed);
-            }
-            plain(index);
+            None => None,
         };
-        // Chosen once: most pools are not hardened, and it is called for every item.
-        let on_item: &dyn Fn(u32) = if check.is_some() { &checked } else { &plain };
-        let Return { status, span, used } =
-            entry(Call { args, shape, first, grow: &mut memory, on_item, done: &slot.done });
+        let call = Call {
+            args,
+            shape,
+            first: small.span(),
+            grow: &mut memory,
+            on_begin: &on_begin,
+            on_item,
+            done: &slot.done,
+        };
+        let Return { status, span, used } = entry(call);
         if meta.is_chunk() {
             current.store(0, Ordering::Relaxed);
         }
@@ -178,7 +175,7 @@ impl Worker<'_> {
     /// A failure that this worker itself reports.
     #[cold]
     fn fail(&mut self, status: Status, text: &[u8], small: &mut Small) -> (Status, Written) {
-        let mut memory = TaskMemory::new(self.segment, &mut self.region, self.patience, None);
+        let mut memory = TaskMemory::new(self.segment, &self.region, self.patience, None);
         let Return { span, used, .. } = Return::text(status, text, small.span(), &mut memory);
         let block = memory.block;
         self.settle(status, span, used, block)

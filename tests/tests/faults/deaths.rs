@@ -2,7 +2,8 @@
 
 use crate::{SOON, death, double, expect_full_strength, pool_of};
 use libtest_mimic::Trial;
-use ringpool::{Context, Exit, Pool};
+use ringpool::{Context, Exit, Pool, ResultSlice};
+use ringpool_tests::audit::expect_whole;
 use ringpool_tests::journal::{self, Journal, note};
 use ringpool_tests::{SetOnDrop, eventually, in_contexts, procs, test};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend(in_contexts("attempts_run_out", attempts_run_out));
     tests.extend(in_contexts("idle_workers_killed", idle_workers_killed));
     tests.push(test("large_result_on_its_way", || large_result_on_its_way(Context::Fork)));
+    tests.push(test("large_result_in_place_on_its_way", large_result_in_place_on_its_way));
     tests.push(test("large_argument_on_its_way", || large_argument_on_its_way(Context::Fork)));
     tests.extend(in_contexts("one_task_per_worker", one_task_per_worker));
     tests.extend(in_contexts("exec_in_a_task", exec_in_a_task));
@@ -189,6 +191,31 @@ fn large_result_on_its_way(context: Context) {
     assert!(bytes.len() == LARGE && bytes.iter().all(|&byte| byte == 7));
     assert!(journal.notes().len() > 1, "at least the first was killed");
     expect_full_strength(&pool);
+}
+
+/// Fills its result slowly, where it will lie.
+fn large_in_place(journal: String) -> ResultSlice<u8> {
+    let _other = ResultSlice::<u8>::new(LARGE / 4, |bytes| bytes.fill(1));
+    ResultSlice::new(LARGE, |bytes| {
+        note(&journal, std::process::id().into());
+        for part in bytes.chunks_mut(LARGE / 32) {
+            part.fill(7);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    })
+}
+
+fn large_result_in_place_on_its_way() {
+    let journal = Journal::default();
+    let pool = Pool::builder().processes(2).retries(14).start().unwrap();
+    let result = pool.apply_async(large_in_place, (journal.path(),)).unwrap();
+    kill_takers(&journal, 6);
+    let view = result.view().unwrap();
+    assert!(view.len() == LARGE && view.iter().all(|&byte| byte == 7));
+    assert!(journal.notes().len() > 1, "at least the first was killed");
+    assert_eq!(expect_whole(&pool).blocks.results, 1, "what is looked at");
+    drop((view, result));
+    assert_eq!(expect_whole(&pool).blocks.results, 0);
 }
 
 fn length(journal: String, bytes: Vec<u8>) -> u64 {

@@ -24,7 +24,9 @@ pub fn tests() -> Vec<Trial> {
     tests.push(test("a chunk size of 0", no_chunksize));
     tests.push(test("map callbacks", callbacks));
     tests.push(test("many maps at once", many));
-    tests.push(test("map reads its input before it starts", greedy));
+    tests.push(test("inputs that panic", bad_inputs));
+    tests.push(test("inputs that say wrongly how long they are", liars));
+    tests.push(test("inputs that use the pool", inputs_that_call));
     tests
 }
 
@@ -205,17 +207,62 @@ fn many() {
 }
 
 /// An input that panics costs nothing but its own call.
-fn greedy() {
+/// An iterator that says that it has so many items.
+struct Says<I>(I, usize);
+
+impl<I: Iterator> Iterator for Says<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.1, Some(self.1))
+    }
+}
+
+fn note(path: String) {
+    ringpool_tests::signs::note(&path, "started");
+}
+
+/// What has begun by then is done, and nothing else.
+fn bad_inputs() {
+    for known in [true, false] {
+        let pool = pool(Context::Fork);
+        let started = Sign::new();
+        let items = (0..10).filter(|_| !known).chain((0..10).filter(|_| known)).map(|i| {
+            assert!(i < 9, "the input ends badly");
+            started.path()
+        });
+        let run = || match known {
+            true => pool.map_async(note, Says(items, 10), Some(1)),
+            false => pool.map_async(note, items, Some(1)),
+        };
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+        assert_eq!(pool.map(words, 0..3).unwrap().len(), 3);
+        pool.close();
+        pool.join().unwrap();
+        assert!(started.count() <= if known { 9 } else { 0 }, "{} were started", started.count());
+    }
+}
+
+fn liars() {
     let pool = pool(Context::Fork);
-    let started = Sign::new();
-    let items = (0..10).map(|i| {
-        assert!(i < 9, "the input ends badly");
-        started.path()
-    });
-    let run = || pool.map_async(|path: String| ringpool_tests::signs::note(&path, "started"), items, Some(1));
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
-    assert_eq!(pool.map(words, 0..3).unwrap().len(), 3);
-    pool.close();
-    pool.join().unwrap();
-    assert_eq!(started.count(), 0);
+    for says in [0, 1, 2, 7, 50, 100, 1000] {
+        for chunksize in CHUNKSIZES {
+            let numbers = pool.map_async(|x: u64| x + 1, Says(0..50, says), chunksize).unwrap();
+            assert_eq!(numbers.len(), 50, "{says}, {chunksize:?}");
+            assert!(numbers.get().unwrap().into_iter().eq(1..51), "{says}, {chunksize:?}");
+            let texts = pool.map_async(words, Says(0..50, says), chunksize).unwrap();
+            assert!(texts.get().unwrap().into_iter().eq((0..50).map(words)), "{says}, {chunksize:?}");
+        }
+    }
+}
+
+/// Each item is the result of a call that is made when it is asked for.
+fn inputs_that_call() {
+    let pool = pool(Context::Fork);
+    let items = (0..100_u64).map(|x| pool.apply(|x: u64| x * 2, (x,)).unwrap());
+    assert!(pool.map(|x: u64| x + 1, items).unwrap().into_iter().eq((0..100).map(|x| 2 * x + 1)));
 }

@@ -108,7 +108,7 @@ impl<'ast> Visit<'ast> for Finder {
             }
             _ => false,
         };
-        if names_an_order(&call.args) || (call.method == "fill" && of_slot) {
+        if names_an_order(&call.args) || ((call.method == "fill" || call.method == "fill_words") && of_slot) {
             self.add(call.method.span());
         }
         visit::visit_expr_method_call(self, call);

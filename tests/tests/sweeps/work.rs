@@ -1,6 +1,6 @@
 //! What the pool of each run does: a bit of everything, and a check of every outcome.
 
-use ringpool::{AsyncResult, Error, ErrorKind, MapResult, Pool, Result};
+use ringpool::{AsyncResult, Error, ErrorKind, MapResult, Pool, Result, ResultSlice};
 use std::time::Duration;
 
 pub fn double(x: u64) -> u64 {
@@ -16,6 +16,18 @@ pub fn spread(x: u64) -> (u64, u64, u64) {
 pub fn reversed(mut words: Vec<u64>) -> Vec<u64> {
     words.reverse();
     words
+}
+
+/// A result that is made where it will lie.
+pub fn counted(len: u64) -> ResultSlice<u64> {
+    let mut unused = ResultSlice::<u64>::new(200, |_| {});
+    unused.edit(|items| items.fill(len));
+    ResultSlice::new(len as usize, |items| items.iter_mut().zip(0..).for_each(|(item, x)| *item = x))
+}
+
+/// Items whose results are archives.
+pub fn spelled(x: u64) -> String {
+    format!("number {x}")
 }
 
 fn words(seed: u64) -> Vec<u64> {
@@ -54,7 +66,9 @@ pub struct Batch {
     doubles: Vec<AsyncResult<u64>>,
     spreads: Vec<AsyncResult<(u64, u64, u64)>>,
     reversals: Vec<AsyncResult<Vec<u64>>>,
+    counts: Vec<AsyncResult<Vec<u64>>>,
     mapped: MapResult<u64>,
+    texts: MapResult<String>,
 }
 
 impl Batch {
@@ -63,7 +77,9 @@ impl Batch {
             doubles: (0..4).map(|x| pool.apply_async(double, (x,))).collect::<Result<_>>()?,
             spreads: (0..2).map(|x| pool.apply_async(spread, (x,))).collect::<Result<_>>()?,
             reversals: (0..3).map(|x| pool.apply_async(reversed, (words(x),))).collect::<Result<_>>()?,
+            counts: (0..1).map(|x| pool.apply_async(counted, (100 + x,))).collect::<Result<_>>()?,
             mapped: pool.map_async(double, 0..12, Some(3))?,
+            texts: pool.map_async(spelled, 0..4, Some(2))?,
         })
     }
 
@@ -73,7 +89,9 @@ impl Batch {
         self.doubles.iter().filter(|result| !result.wait(MOMENT)).count()
             + self.spreads.iter().filter(|result| !result.wait(MOMENT)).count()
             + self.reversals.iter().filter(|result| !result.wait(MOMENT)).count()
+            + self.counts.iter().filter(|result| !result.wait(MOMENT)).count()
             + usize::from(!self.mapped.wait(MOMENT))
+            + usize::from(!self.texts.wait(MOMENT))
     }
 
     /// Waits for all outcomes, and checks them.
@@ -88,8 +106,14 @@ impl Batch {
         for (x, result) in self.reversals.iter().enumerate() {
             tally.add(result.get(), &words(x as u64).into_iter().rev().collect());
         }
+        for (x, result) in self.counts.iter().enumerate() {
+            tally.add(result.get(), &(0..100 + x as u64).collect());
+        }
         for (x, result) in self.mapped.get_each().expect("a map").into_iter().enumerate() {
             tally.add(result, &(2 * x as u64));
+        }
+        for (x, result) in self.texts.get_each().expect("a map").into_iter().enumerate() {
+            tally.add(result, &spelled(x as u64));
         }
     }
 }

@@ -85,7 +85,7 @@ impl Scene {
         slot(DONE, word(5, 2, 1, 3));
         let in_block = slot(READY_IN_BLOCK, word(6, 0, 0, 1));
         in_block.meta.store(Meta { shape: Shape::Block, inline_len: 0, ..meta }.pack(), Relaxed);
-        in_block.args.put(&ArgsHandle { offset: args.offset, len: 1000, first: 0, end: 0 }.words());
+        in_block.args.fill_words(&ArgsHandle { offset: args.offset, len: 1000, first: 0, end: 0 }.words());
         let in_block = slot(DONE_IN_BLOCK, word(7, 0, 2, 3));
         in_block.answer.store(Answer { status: 1, place: Lies::Block, short_len: 0 }.pack(), Relaxed);
         in_block.handle.store(result.handle.pack(), Relaxed);

@@ -1,0 +1,113 @@
+//! The worker's own region, and the blocks of it that tasks fill themselves.
+
+use crate::arena::{Block, BlockHandle, Region};
+use crate::error::Result;
+use crate::segment::Segment;
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// A worker's own region.
+///
+/// Tasks get at it through [`here`]: they may borrow blocks, and return one as their result. Borrowed blocks
+/// are known by where they begin, so that a result needs to know nothing of blocks.
+pub(crate) struct Home {
+    region: RefCell<Region>,
+    /// Blocks that tasks have.
+    lent: RefCell<Vec<Block>>,
+    /// The memory that the region is in, as long as the worker serves.
+    segment: Cell<Option<NonNull<Segment>>>,
+}
+
+thread_local! {
+    /// That of the worker that this thread is.
+    static HERE: RefCell<Option<Rc<Home>>> = const { RefCell::new(None) };
+}
+
+/// The region of the worker that this thread is, if it is one.
+pub(crate) fn here() -> Option<Rc<Home>> {
+    HERE.try_with(|here| here.borrow().clone()).ok().flatten()
+}
+
+impl Home {
+    pub(super) fn new(region: Region) -> Rc<Self> {
+        Rc::new(Home { region: RefCell::new(region), lent: RefCell::default(), segment: Cell::new(None) })
+    }
+
+    /// Lets tasks find the region until the guard is dropped.
+    pub(super) fn enter<'s>(self: &Rc<Self>, segment: &'s Segment) -> Entered<'s> {
+        self.segment.set(Some(NonNull::from(segment)));
+        let outer = HERE.replace(Some(self.clone()));
+        Entered { home: self.clone(), outer, segment: PhantomData }
+    }
+
+    /// The memory that the region is in; `None` once the worker serves no more, and in a forked child.
+    fn segment(&self) -> Option<&Segment> {
+        // SAFETY: `Entered` borrows it, and takes the pointer back before it ends. As all of this happens on
+        // one thread, that is after whoever has the reference from here is done with it: they keep none.
+        let segment = self.segment.get().map(|segment| unsafe { segment.as_ref() });
+        segment.filter(|segment| segment.is_here())
+    }
+
+    pub(super) fn allocate_beside(
+        &self,
+        segment: &Segment,
+        bytes: usize,
+        held: Option<usize>,
+    ) -> Result<Block> {
+        self.region.borrow_mut().allocate_beside(segment, bytes, held)
+    }
+
+    pub(super) fn free(&self, segment: &Segment, block: BlockHandle) {
+        self.region.borrow_mut().free(segment, block);
+    }
+
+    pub(super) fn trim(&self, segment: &Segment, keep: usize) {
+        self.region.borrow_mut().trim(segment, keep);
+    }
+
+    /// Lends a block of at least `bytes` to a task, if there is one now.
+    pub(crate) fn lend(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let block = self.allocate_beside(self.segment()?, bytes, None).ok()?;
+        self.lent.borrow_mut().push(block);
+        Some(block.ptr)
+    }
+
+    /// Whether what was lent can still be used.
+    pub(crate) fn is_open(&self) -> bool {
+        self.segment().is_some()
+    }
+
+    /// Takes a block back that nobody wants as a result. Does nothing if the worker is gone: who reaps it
+    /// frees its blocks.
+    pub(crate) fn give_back(&self, start: NonNull<u8>) {
+        if let Some(segment) = self.segment()
+            && let Some(block) = self.claim(start)
+        {
+            self.free(segment, block.handle);
+        }
+    }
+
+    /// The lent block that begins there. It is nobody's from now on but the caller's.
+    pub(super) fn claim(&self, start: NonNull<u8>) -> Option<Block> {
+        let mut lent = self.lent.borrow_mut();
+        let at = lent.iter().position(|block| block.ptr == start)?;
+        Some(lent.swap_remove(at))
+    }
+}
+
+/// See [`Home::enter`].
+pub(super) struct Entered<'s> {
+    home: Rc<Home>,
+    /// A worker may serve another pool in the middle of a task.
+    outer: Option<Rc<Home>>,
+    segment: PhantomData<&'s Segment>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.home.segment.set(None);
+        HERE.set(self.outer.take());
+    }
+}
