@@ -341,6 +341,8 @@ fn creator_killed_while_a_guest_works(program: Program) {
 fn leave_a_stale_card(name: &str) {
     let mut creator = start_creator(&[name, "worker"]);
     let pid = creator.pid();
+    // The template comes when the pool has started already.
+    eventually("a template and a worker", SOON, || procs::descendants(pid).len() == 2);
     // Stopped, it cannot replace the template that is killed before it.
     assert!(procs::signal(pid, Signal::STOP));
     eventually("the creator stops", SOON, || procs::is_stopped(pid));
