@@ -83,14 +83,13 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(segment: Arc<Segment>, patience: Duration, max_attempts: u32, quota: u64) -> Self {
-        let slots = segment.layout.sizes.slots as usize;
         let processes = segment.processes() as usize;
         let arena = Arc::new(ClientArena::new(segment.clone(), quota));
         let can_spin = segment.header().cpus.load(Ordering::Relaxed) > 1;
         Client {
             arena,
             holdings: Arc::new(Holdings::new(segment.clone())),
-            books: Mutex::new(Books::new(slots, processes)),
+            books: Mutex::new(Books::new(processes)),
             patience,
             max_attempts,
             kept: Mutex::default(),

@@ -1,5 +1,6 @@
 //! Putting tasks into slots and announcing them.
 
+use super::books::Entry;
 use super::{Args, ArgsBytes, Books, Chunk, Client, InFlight, Kept, Sink, Target, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::slot::{ArgWords, CHECKED_ARGS, Check, Meta, Shape};
@@ -188,6 +189,7 @@ impl Client {
         (state.fresh < slots).then(|| {
             let number = state.fresh;
             state.fresh += 1;
+            state.entries.push(Entry::default());
             // Before the slot is used, so that a reap looks at it.
             self.segment.client().slots_used.store(state.fresh, Ordering::Release);
             number
