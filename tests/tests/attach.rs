@@ -303,6 +303,7 @@ fn creator(args: &[String]) {
     if let Some(journal) = args.get(2) {
         let _ = pool.apply_async(sleeping(), (journal.clone(), 500)).expect("a task");
     }
+    pool.worker_pids(); // waits until they have been launched
     println!("ready");
     wait_for_the_end();
 }
