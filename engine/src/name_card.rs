@@ -122,6 +122,10 @@ pub(crate) struct OwnCard {
     pub(crate) card: Card,
 }
 
+// SAFETY: what keeps the library's type from it is the address of its mapping. Nobody reads or writes there
+// after the card is filled, and unmapping it and removing its file can be done by any thread.
+unsafe impl Send for OwnCard {}
+
 impl Drop for OwnCard {
     fn drop(&mut self) {
         let _lock = NameLock::take(&self.name); // without it, too: it is our card

@@ -137,6 +137,7 @@ struct Function {
 
 /// All that a client knows of its tasks and workers.
 pub(crate) struct Books {
+    /// Of the slots that have been used.
     pub(super) entries: Vec<Entry>,
     /// Slots to use again, the warmest last.
     pub(super) free: Vec<u32>,
@@ -176,10 +177,10 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(slots: usize, processes: usize) -> Self {
+    pub(super) fn new(processes: usize) -> Self {
         Books {
-            entries: (0..slots).map(|_| Entry::default()).collect(),
-            free: Vec::with_capacity(slots),
+            entries: Vec::new(),
+            free: Vec::new(),
             fresh: 0,
             in_flight: 0,
             tail: [0; LANES],

@@ -75,7 +75,8 @@ pub(crate) struct Client {
     kept: Mutex<Vec<Args>>,
     /// How long waiting threads stay awake first: see `wait`.
     spin: PrivateU32,
-    can_spin: bool,
+    /// How many CPUs the pool's processes may use.
+    cpus: u32,
     /// The pool's id, if what lies in slots carries checks.
     checked: Option<u64>,
     alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -83,19 +84,18 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(segment: Arc<Segment>, patience: Duration, max_attempts: u32, quota: u64) -> Self {
-        let slots = segment.layout.sizes.slots as usize;
         let processes = segment.processes() as usize;
         let arena = Arc::new(ClientArena::new(segment.clone(), quota));
-        let can_spin = segment.header().cpus.load(Ordering::Relaxed) > 1;
+        let cpus = segment.header().cpus.load(Ordering::Relaxed) as u32;
         Client {
             arena,
             holdings: Arc::new(Holdings::new(segment.clone())),
-            books: Mutex::new(Books::new(slots, processes)),
+            books: Mutex::new(Books::new(processes)),
             patience,
             max_attempts,
             kept: Mutex::default(),
             spin: PrivateU32::new(wait::SPIN_MOST),
-            can_spin,
+            cpus,
             checked: segment.hardened().then(|| segment.pool_id()),
             alarm: OnceLock::new(),
             segment,

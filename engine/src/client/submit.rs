@@ -1,5 +1,6 @@
 //! Putting tasks into slots and announcing them.
 
+use super::books::Entry;
 use super::{Args, ArgsBytes, Books, Chunk, Client, InFlight, Kept, Sink, Target, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::slot::{ArgWords, CHECKED_ARGS, Check, Meta, Shape};
@@ -73,10 +74,10 @@ impl Client {
             }
         };
         let lane = spec.func.lane();
-        let ticket = self.place(&mut state, number, spec, items, to, tag);
+        let mut ticket = self.place(&mut state, number, spec, items, to, tag);
         self.publish(&state, lane);
         drop(state);
-        self.segment.bell().notify(lane);
+        ticket.asleep = self.segment.bell().notify_seeing(lane);
         Ok(ticket)
     }
 
@@ -143,11 +144,11 @@ impl Client {
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
         let task = InFlight { to, tag, function, kept: None };
-        let ticket = self.put(&mut state, number, func, Shape::Inline, words, len as u8, task);
+        let mut ticket = self.put(&mut state, number, func, Shape::Inline, words, len as u8, task);
         let lane = func.lane();
         self.publish(&state, lane);
         drop(state);
-        self.segment.bell().notify(lane);
+        ticket.asleep = self.segment.bell().notify_seeing(lane);
         Ok(ticket)
     }
 
@@ -197,6 +198,7 @@ impl Client {
         (state.fresh < slots).then(|| {
             let number = state.fresh;
             state.fresh += 1;
+            state.entries.push(Entry::default());
             // Before the slot is used, so that a reap looks at it.
             self.segment.client().slots_used.store(state.fresh, Ordering::Release);
             number
@@ -300,7 +302,7 @@ impl Client {
             // positions are corrupt; the back-stop repairs them.
             self.segment.requeue(lane).announce(number);
         }
-        Ticket { slot: number, generation, caller: tag }
+        Ticket { slot: number, generation, caller: tag, asleep: false }
     }
 
     /// Submits what is left of a chunk.

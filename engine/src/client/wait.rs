@@ -6,6 +6,7 @@ use crate::segment::LANES;
 use crate::slot::State as SlotState;
 use crate::sync::private::Private;
 use crate::sync::{Ordering, back_stop, spin_loop};
+use crate::sys::yield_cpu;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,17 @@ pub(crate) struct Ticket {
     pub generation: u32,
     /// By which a [caller](super::Target::Caller) gets its outcome.
     pub caller: u64,
+    /// All workers were asleep: the result comes after a wake-up, and waiting awake would only keep a CPU from
+    /// whoever is woken.
+    pub asleep: bool,
 }
 
-/// Rounds that a thread waits awake: at most some 50 microseconds, and few if that has not helped lately.
+/// Rounds that a thread waits awake: at most some 50 microseconds, which a wake-up costs, and some 10 if that has not
+/// helped lately: fewer would not see what comes soon again.
 pub(super) const SPIN_MOST: u32 = if cfg!(feature = "crash") { 10 } else { 2000 };
-const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 20 };
+const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 400 };
+/// Every so many rounds, where processes of the pool share CPUs, another may have this one: some microseconds.
+const YIELD_EVERY: u32 = 64;
 /// The back-stop: peers that were stopped in the middle of a wake-up are noticed after this time,
 /// twice as long each time.
 const BACKSTOP_FIRST: Duration = Duration::from_millis(1);
@@ -72,7 +79,9 @@ impl Client {
             let now = word.load();
             now.generation() != ticket.generation || now.is_terminal()
         };
-        self.await_change(over);
+        if !ticket.asleep {
+            self.await_change(over);
+        }
         let mut backstop = Backstop::new();
         loop {
             {
@@ -130,10 +139,20 @@ impl Client {
         let budget = self.spin_budget();
         let mut rounds = 0;
         while rounds < budget && !over() {
-            spin_loop();
+            self.pause(rounds);
             rounds += 1;
         }
         self.learn(rounds < budget);
+    }
+
+    /// Lets some time pass, awake.
+    #[inline]
+    fn pause(&self, round: u32) {
+        if round % YIELD_EVERY == YIELD_EVERY - 1 && self.segment.places() > self.cpus {
+            yield_cpu(); // whose result we wait for may need it
+        } else {
+            spin_loop();
+        }
     }
 
     /// Whether somebody has asked for a look at all slots.
@@ -163,7 +182,7 @@ impl Client {
                     return true;
                 }
             }
-            spin_loop();
+            self.pause(round);
         }
         self.learn(false);
         let sleep = self.segment.sleep();
@@ -266,7 +285,7 @@ impl Client {
     }
 
     fn spin_budget(&self) -> u32 {
-        if self.can_spin { self.spin.load(Private::Relaxed) } else { 0 }
+        if self.cpus > 1 { self.spin.load(Private::Relaxed) } else { 0 }
     }
 
     /// Waiting awake pays only if the result comes meanwhile.

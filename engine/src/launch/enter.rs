@@ -1,16 +1,17 @@
 //! Where worker processes enter.
 
 use super::messages::{FromWorker, ToChild};
-use super::template;
+use super::{Launched, template};
 use crate::error::{Error, Result};
+use crate::name_card;
 use crate::segment::Segment;
 use crate::shared_slice::Serving;
 use crate::sync::Ordering;
 use crate::sync::private::{Private, PrivateBool, PrivateUsize};
-use crate::sys::{self, Channel, ProcessHandle, Program, Received};
+use crate::sys::{self, Channel, Fork, ProcessHandle, Program, Received};
 use crate::worker::{Leave, Worker};
 use std::cell::Cell;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,23 +71,21 @@ fn enter(pool: u32) -> ! {
     let channel = Channel::from_fd(fd);
     let mut buffer = [0; 64];
     let Some((len, fds)) = instruction(&channel, &mut buffer, pool) else { sys::quick_exit(1) };
-    if fds.len() != 2 {
-        sys::quick_exit(1);
-    }
+    let Some(memory) = Memory::from_fds(fds) else { sys::quick_exit(1) };
     match ToChild::from_bytes(&buffer[..len]) {
         Some(ToChild::BeTemplate) => match ProcessHandle::open(pool) {
             Ok(parent) => {
                 sys::clear_parent_death_signal(); // it watches its parent, and has work to do after its end
-                template::serve(channel, fds, parent)
+                template::serve(channel, memory, parent, Vec::new())
             }
-            Err(_) => template::end_with_the_pool(&channel, None),
+            Err(_) => template::end_with_the_pool(&channel, None, &[]),
         },
         Some(ToChild::Worker { index, incarnation }) => {
             // The pool's process may be dead already; then nobody would ever end this one.
             if !sys::set_parent_death_signal(pool) {
                 sys::quick_exit(1);
             }
-            forked_worker(fds, index, incarnation, channel)
+            forked_worker(memory, index, incarnation, channel)
         }
         Some(ToChild::GuardName { .. } | ToChild::NoPlace) | None => sys::quick_exit(1),
     }
@@ -104,8 +103,43 @@ fn instruction(channel: &Channel, buffer: &mut [u8], pool: u32) -> Option<(usize
     }
 }
 
+/// Forks the calling thread, the first of its process, into a worker.
+pub(super) fn fork_worker(segment: &Segment, index: u32, incarnation: u32) -> Result<Launched> {
+    let (ours, theirs) = Channel::pair()?;
+    let me = std::process::id();
+    let still = name_card::hold_still();
+    // SAFETY: the child runs `forked_worker` only, which neither returns nor unwinds into our frames, and
+    // touches no lock that another thread of this process might hold, but the allocator's, which libc makes
+    // usable in the child.
+    match unsafe { sys::fork()? } {
+        Fork::Child => {
+            if !sys::set_parent_death_signal(me) {
+                template::leave();
+            }
+            drop(still);
+            drop(ours);
+            sys::default_signals();
+            let Ok(memory) = Memory::of(segment) else { template::leave() };
+            forked_worker(memory, index, incarnation, theirs)
+        }
+        Fork::Parent(pid) => {
+            sys::begin_elsewhere(pid); // there is more to do here
+            drop(still);
+            drop(theirs);
+            // Our child, and nobody has waited for it: the number is its.
+            match ProcessHandle::open(pid) {
+                Ok(handle) => Ok(Launched { handle, channel: ours }),
+                Err(error) => {
+                    sys::kill_child(pid);
+                    Err(error)
+                }
+            }
+        }
+    }
+}
+
 /// The life of a worker process. Its parent's death kills it.
-pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, channel: Channel) -> ! {
+pub(super) fn forked_worker(memory: Memory, index: u32, incarnation: u32, channel: Channel) -> ! {
     sys::set_name("ringpool-worker");
     sys::heed_ending_signals(); // a template does not
     sys::ignore_sigint(); // what Ctrl-C means is the business of the pool's process
@@ -127,6 +161,7 @@ pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, 
         }
         Err(error) => {
             let _ = channel.try_send(&FromWorker::Refused(error.to_string()).to_bytes(), &[]);
+            channel.hang_up();
             1
         }
     }));
@@ -134,12 +169,31 @@ pub(super) fn forked_worker(memory: Vec<OwnedFd>, index: u32, incarnation: u32, 
     sys::quick_exit(code.unwrap_or(101))
 }
 
-fn attach(memory: Vec<OwnedFd>, index: u32) -> Result<Arc<Segment>> {
-    let mut memory = memory.into_iter();
-    let (Some(control), Some(data)) = (memory.next(), memory.next()) else {
-        return Err(Error::start("memory was not passed along"));
-    };
-    let segment = Segment::attach(control, data, index)?;
+/// The descriptors of a pool's memory.
+pub(super) struct Memory {
+    control: OwnedFd,
+    data: OwnedFd,
+}
+
+impl Memory {
+    /// Descriptors of its own for the memory of `segment`.
+    pub(super) fn of(segment: &Segment) -> Result<Self> {
+        let own = |fd: BorrowedFd<'_>| {
+            fd.try_clone_to_owned().map_err(|e| Error::io("duplicating a descriptor", e))
+        };
+        let [control, data] = segment.fds();
+        Ok(Memory { control: own(control)?, data: own(data)? })
+    }
+
+    /// As [`Segment::fds`] gave them.
+    pub(super) fn from_fds(fds: Vec<OwnedFd>) -> Option<Self> {
+        let [control, data] = fds.try_into().ok()?;
+        Some(Memory { control, data })
+    }
+}
+
+fn attach(memory: Memory, index: u32) -> Result<Arc<Segment>> {
+    let segment = Segment::attach(memory.control, memory.data, index)?;
     let theirs = segment.header().program.load(Ordering::Relaxed);
     let ours = Program::current().fingerprint();
     if theirs != ours {
@@ -172,10 +226,15 @@ pub(crate) fn run_worker(
     let say = |message: FromWorker| {
         let _ = channel.try_send(&message.to_bytes(), &[]);
     };
+    // The pool reads no message of somebody who is still there.
+    let say_last = |message: FromWorker| {
+        say(message);
+        channel.hang_up();
+    };
     let _serving = match serving {
         Ok(serving) => serving,
         Err(error) => {
-            say(FromWorker::Refused(error.to_string()));
+            say_last(FromWorker::Refused(error.to_string()));
             return (Err(error), 1);
         }
     };
@@ -186,7 +245,7 @@ pub(crate) fn run_worker(
         Err(error) => return (Err(error), 1),
     };
     if let Err(text) = worker.initialize() {
-        say(FromWorker::InitializerFailed(text.clone()));
+        say_last(FromWorker::InitializerFailed(text.clone()));
         return (Err(Error::start(format!("the pool's initializer failed: {text}"))), 1);
     }
     say(FromWorker::Ready);

@@ -12,7 +12,7 @@ mod template;
 
 use crate::error::{Error, Exit, Result};
 use crate::segment::Segment;
-use crate::sys::{Channel, ProcessHandle};
+use crate::sys::{self, Channel, ProcessHandle};
 pub(crate) use enter::run_worker;
 pub use enter::{init, is_worker};
 #[cfg(test)]
@@ -21,12 +21,17 @@ pub(crate) use messages::{FromWorker, MAX_TEXT, ToChild};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
+pub(crate) use template::Asked;
 use template::Template;
 
 /// What a template calls itself; the kernel keeps 15 bytes of it.
 pub(crate) const TEMPLATE_NAME: &str = "ringpool-template";
 /// How long a template may take to fork. One that is stopped, or starved, is asked again later.
 pub(crate) const LAUNCH_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a fork waits for output to be written. A half-written line would otherwise be printed by every
+/// worker, too.
+pub(crate) const FLUSH_LIMIT: Duration = Duration::from_millis(100);
 
 /// How worker processes come into being.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
@@ -54,6 +59,25 @@ pub(crate) struct Launched {
     pub channel: Channel,
 }
 
+/// A launch that has been begun.
+pub(crate) enum Begun {
+    Launched(Launched),
+    Asked(Asked),
+}
+
+/// A launch that failed, and who may be there all the same.
+pub(crate) struct Failed {
+    pub error: Error,
+    /// The number of the template that was asked, and the channel of the worker that it may have forked.
+    pub stray: Option<(u64, Channel)>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Failed { error, stray: None }
+    }
+}
+
 /// Starts workers of one pool.
 pub(crate) struct Launcher {
     context: Context,
@@ -64,7 +88,7 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// Makes ready to launch. With [`Context::Fork`] the calling thread is forked here.
+    /// Makes ready to launch.
     pub(crate) fn new(context: Context, segment: Arc<Segment>) -> Result<Self> {
         if context != Context::Fork && !enter::initialized() {
             return Err(Error::start(format!(
@@ -72,32 +96,80 @@ impl Launcher {
                  make it the first line of main()"
             )));
         }
-        let template = match context {
-            Context::Fork => Some(Template::fork(&segment)?),
-            Context::Spawn | Context::ForkServer => None,
-        };
-        Ok(Launcher { context, segment, template, guarded: None })
+        Ok(Launcher { context, segment, template: None, guarded: None })
     }
 
-    /// Starts incarnation `incarnation` of place `index`. Call it always from the same thread: what it
-    /// starts is killed by the kernel when that thread ends.
-    pub(crate) fn launch(&mut self, index: u32, incarnation: u32) -> Result<Launched> {
-        if self.context == Context::Spawn {
-            return exec::worker(&self.segment, index, incarnation);
+    /// Whether any thread may launch: not so if what it starts is killed by the kernel when it ends.
+    pub(crate) fn is_anybodys(&self) -> bool {
+        self.context == Context::Fork
+    }
+
+    /// Whether [`fork_here`](Self::fork_here) is possible now: such workers die with the calling thread, so it
+    /// has to be the one that lives as long as the process; and they inherit what is open, so there must
+    /// not be a template yet, whose channel has to close when the pool lets go of it.
+    pub(crate) fn may_fork_here(&self) -> bool {
+        self.context == Context::Fork && self.template.is_none() && sys::is_first_thread()
+    }
+
+    /// Starts a worker as a fork of the calling thread, for whom output has been
+    /// [flushed](sys::flush_output).
+    pub(crate) fn fork_here(&self, index: u32, incarnation: u32) -> Result<Launched> {
+        debug_assert!(self.may_fork_here());
+        enter::fork_worker(&self.segment, index, incarnation)
+    }
+
+    /// Forks the template from the calling thread, for whom output has been [flushed](sys::flush_output), if
+    /// workers come from it and there is none. In the child, `wards` closes what it must not keep open and
+    /// gives the workers that were [forked here](Self::fork_here), which it ends when it leaves.
+    pub(crate) fn fork_template(&mut self, wards: impl FnOnce() -> Vec<ProcessHandle>) -> Result<()> {
+        if self.context == Context::Fork && self.template.is_none() {
+            self.template = Some(Template::fork(&self.segment, wards)?);
         }
-        self.living_template()?.launch(index, incarnation)
+        Ok(())
+    }
+
+    /// Tells the template that there is now from those before and after it.
+    pub(crate) fn template_number(&self) -> Option<u64> {
+        self.template.as_ref().map(Template::number)
+    }
+
+    /// Begins to start incarnation `incarnation` of place `index`.
+    pub(crate) fn begin(&mut self, index: u32, incarnation: u32) -> Result<Begun> {
+        if self.context == Context::Spawn {
+            return exec::worker(&self.segment, index, incarnation).map(Begun::Launched);
+        }
+        self.living_template()?.ask(index, incarnation).map(Begun::Asked)
+    }
+
+    /// What came of it. Launches are to be finished in the order in which they were begun.
+    pub(crate) fn finish(&mut self, begun: Begun) -> Result<Launched, Failed> {
+        let asked = match begun {
+            Begun::Launched(launched) => return Ok(launched),
+            Begun::Asked(asked) => asked,
+        };
+        let answer = match &mut self.template {
+            Some(template) if template.number() == asked.number() => template.answer(&asked),
+            _ => Err(template::gone()),
+        };
+        let number = asked.number();
+        let channel = asked.into_channel();
+        match answer {
+            Ok(handle) => Ok(Launched { handle, channel }),
+            Err(error) => Err(Failed { error, stray: Some((number, channel)) }),
+        }
     }
 
     /// The template; a new one if there is none, or a dead one.
     fn living_template(&mut self) -> Result<&mut Template> {
-        if let Some(dead) = self.template.take_if(|template| template.is_dead()) {
-            dead.shut_down(); // its workers are dead or dying; a new one takes over
-        }
+        drop(self.template.take_if(|template| template.is_dead())); // its workers are dead or dying
         match &mut self.template {
             Some(template) => Ok(template),
             none => {
                 let template = match self.context {
-                    Context::Fork => Template::fork(&self.segment)?,
+                    Context::Fork => {
+                        sys::flush_output(FLUSH_LIMIT);
+                        Template::fork(&self.segment, Vec::new)?
+                    }
                     _ => Template::exec(&self.segment)?,
                 };
                 let template = none.insert(template);
@@ -114,25 +186,27 @@ impl Launcher {
         self.template.as_ref().map(Template::as_fd)
     }
 
-    /// Whether the template is dead, so that launching again would be done by another.
-    pub(crate) fn template_is_dead(&self) -> bool {
-        self.template.as_ref().is_some_and(Template::is_dead)
+    /// Whether the template that could not launch is dead: launching again would be done by another.
+    pub(crate) fn would_ask_another(&self, failed: &Failed) -> bool {
+        match (&failed.stray, &self.template) {
+            (Some((number, _)), Some(template)) => template.number() != *number || template.is_dead(),
+            (Some(_), None) => true,
+            (None, template) => template.as_ref().is_some_and(Template::is_dead),
+        }
     }
 
     /// Buries a dead template. Only a name must be guarded at once; launches wait until they are needed.
     pub(crate) fn bury_template(&mut self) {
-        if let Some(dead) = self.template.take_if(|template| template.is_dead()) {
-            dead.shut_down();
-            if self.guarded.is_some() {
-                let _ = self.living_template(); // the next launch tries again
-            }
+        if self.template.take_if(|template| template.is_dead()).is_some() && self.guarded.is_some() {
+            let _ = self.living_template(); // the next launch tries again
         }
     }
 
-    /// Kills the template, and with it all that it has forked; the channel of the process that it may have
-    /// forked for the launch which failed last.
-    pub(crate) fn discard_template(&mut self) -> Option<Channel> {
-        self.template.take().and_then(Template::kill)
+    /// Kills the template if it has this number, and with it all that it has forked.
+    pub(crate) fn discard_template(&mut self, number: u64) {
+        if let Some(template) = self.template.take_if(|template| template.number() == number) {
+            template.kill();
+        }
     }
 
     /// How a dead process ended.
@@ -153,14 +227,6 @@ impl Launcher {
 
     /// Ends the template, if there is one.
     pub(crate) fn shut_down(&mut self) {
-        if let Some(template) = self.template.take() {
-            template.shut_down();
-        }
-    }
-}
-
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        self.shut_down();
+        self.template = None;
     }
 }

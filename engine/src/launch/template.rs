@@ -1,11 +1,13 @@
 //! The process that forks workers, and the pool's end of it.
 
+use super::enter::{self, Memory};
 use super::messages::{FromTemplate, ToChild};
-use super::{LAUNCH_LIMIT, Launched, enter, exec};
+use super::{LAUNCH_LIMIT, Launched, exec};
 use crate::error::{Error, Exit, Result};
 use crate::name_card;
 use crate::segment::Segment;
-use crate::sys::{self, Channel, Fork, ProcessHandle, Received, Sent};
+use crate::sync::private::{Private, PrivateU64};
+use crate::sys::{self, Channel, Fork, ProcessHandle, Received, Sent, Wait};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -18,40 +20,60 @@ const REPORT_LIMIT: Duration = Duration::from_millis(500);
 
 /// The pool's end of a template.
 pub(super) struct Template {
-    channel: Channel,
+    /// `None` once it is to leave.
+    channel: Option<Channel>,
     handle: ProcessHandle,
+    /// Tells it from those before it.
+    number: u64,
     /// Workers that it has forked and whose ends nobody has asked for yet.
     children: HashSet<u32>,
     /// Ends that it has reported and nobody has asked for yet.
     ended: HashMap<u32, Exit>,
     /// It has not answered lately.
     mute: bool,
-    /// The channel of a launch that was given up: a process may be at its other end. One that was forked just
-    /// before the template was killed is killed by the kernel, too; the hang-up tells when it is gone.
-    orphan: Option<Channel>,
+}
+
+/// A worker that a template was asked to fork.
+pub(crate) struct Asked {
+    index: u32,
+    incarnation: u32,
+    /// The template.
+    number: u64,
+    /// The pool's end of the worker's channel.
+    channel: Channel,
+}
+
+impl Asked {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The channel of a launch that is given up: a process may be at its other end. One that was forked just
+    /// before its template was killed is killed by the kernel, too; the hang-up tells when it is gone.
+    pub(crate) fn into_channel(self) -> Channel {
+        self.channel
+    }
 }
 
 impl Template {
-    /// Forks the calling thread.
-    pub(super) fn fork(segment: &Segment) -> Result<Self> {
+    /// Forks the calling thread. Output has been [flushed](sys::flush_output).
+    ///
+    /// The child calls `wards`, which closes what it must not keep open, and gives it the workers that are not
+    /// its own children: they are to end with it all the same.
+    pub(super) fn fork(segment: &Segment, wards: impl FnOnce() -> Vec<ProcessHandle>) -> Result<Self> {
         let (ours, theirs) = Channel::pair()?;
-        let memory: Vec<OwnedFd> = segment
-            .fds()
-            .into_iter()
-            .map(|fd| fd.try_clone_to_owned().map_err(|e| Error::io("duplicating a descriptor", e)))
-            .collect::<Result<_>>()?;
         let parent = ProcessHandle::open(std::process::id())?;
-        // A half-written line would otherwise be printed by every worker, too.
-        sys::flush_output(Duration::from_millis(100));
         let still = name_card::hold_still();
-        // SAFETY: the child runs `serve` only, which neither returns nor unwinds into our frames, and
-        // touches no lock that another thread of this process might hold, but the allocator's, which
+        // SAFETY: the child runs `wards` and `serve` only, which neither return nor unwind into our frames, and
+        // touch no lock that another thread of this process might hold, but the allocator's, which
         // libc makes usable in the child.
         match unsafe { sys::fork()? } {
             Fork::Child => {
                 drop(still);
                 drop(ours);
-                serve(theirs, memory, parent)
+                let wards = wards();
+                let Ok(memory) = Memory::of(segment) else { leave() };
+                serve(theirs, memory, parent, wards)
             }
             Fork::Parent(pid) => {
                 drop(still);
@@ -75,18 +97,35 @@ impl Template {
     }
 
     fn new(channel: Channel, handle: ProcessHandle) -> Self {
+        static NUMBER: PrivateU64 = PrivateU64::new(0);
         Template {
-            channel,
+            channel: Some(channel),
             handle,
+            number: NUMBER.fetch_add(1, Private::Relaxed),
             children: HashSet::new(),
             ended: HashMap::new(),
             mute: false,
-            orphan: None,
         }
     }
 
+    fn say(&self, message: &ToChild, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let Some(channel) = &self.channel else { return Err(gone()) };
+        exec::say(channel, message, fds).inspect_err(|_| self.settle_death(channel))
+    }
+
+    /// Of a dying process the channel closes first. Whoever learns of it so wants to know whether to ask another.
+    fn settle_death(&self, channel: &Channel) {
+        if channel.has_hung_up() {
+            self.handle.wait_dead(Some(REPORT_LIMIT));
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     pub(super) fn guard_name(&self, nonce: u64, name: &str) -> Result<()> {
-        exec::say(&self.channel, &ToChild::GuardName { nonce, name: name.to_owned() }, &[])
+        self.say(&ToChild::GuardName { nonce, name: name.to_owned() }, &[])
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -98,21 +137,19 @@ impl Template {
         self.handle.as_fd()
     }
 
-    pub(super) fn launch(&mut self, index: u32, incarnation: u32) -> Result<Launched> {
-        let (ours, theirs) = Channel::pair()?;
-        exec::say(&self.channel, &ToChild::Worker { index, incarnation }, &[theirs.as_fd()])?;
-        drop(theirs);
+    /// Asks for a worker, and does not wait: it forks them one after the other.
+    pub(super) fn ask(&self, index: u32, incarnation: u32) -> Result<Asked> {
+        let (channel, theirs) = Channel::pair()?;
+        self.say(&ToChild::Worker { index, incarnation }, &[theirs.as_fd()])?;
+        Ok(Asked { index, incarnation, number: self.number, channel })
+    }
+
+    /// What came of it. Workers are to be asked about in the order in which they were asked for.
+    pub(super) fn answer(&mut self, asked: &Asked) -> Result<ProcessHandle> {
         let deadline = Instant::now() + LAUNCH_LIMIT;
-        let asked = (index, incarnation);
+        let asked = (asked.index, asked.incarnation);
         loop {
-            let message = match self.next_message(deadline) {
-                Ok(message) => message,
-                Err(error) => {
-                    self.orphan = Some(ours);
-                    return Err(error);
-                }
-            };
-            match message {
+            match self.next_message(deadline)? {
                 Some((FromTemplate::Forked { index, incarnation, pid }, mut fds)) => {
                     // The late answer to a launch that was given up: that worker finds its place gone.
                     if (index, incarnation) != asked {
@@ -123,8 +160,7 @@ impl Template {
                     if fds.len() != 1 {
                         return Err(Error::start("the template's reply came without its descriptor"));
                     }
-                    let handle = ProcessHandle::from_fd(fds.remove(0), pid);
-                    return Ok(Launched { handle, channel: ours });
+                    return Ok(ProcessHandle::from_fd(fds.remove(0), pid));
                 }
                 Some((FromTemplate::Failed { index, incarnation, errno }, _)) => {
                     if (index, incarnation) == asked {
@@ -133,7 +169,6 @@ impl Template {
                 }
                 Some((FromTemplate::Ended { pid, exit }, _)) => self.note_end(pid, exit),
                 None => {
-                    self.orphan = Some(ours);
                     return Err(Error::start(format!("the template did not answer within {LAUNCH_LIMIT:?}")));
                 }
             }
@@ -150,12 +185,16 @@ impl Template {
     fn next_message(&self, deadline: Instant) -> Result<Option<(FromTemplate, Vec<OwnedFd>)>> {
         let mut buffer = [0; 64];
         let left = deadline.saturating_duration_since(Instant::now());
-        match self.channel.recv_timeout(&mut buffer, left)? {
+        let channel = self.channel.as_ref().ok_or_else(gone)?;
+        match channel.recv_timeout(&mut buffer, left)? {
             Received::Message(len, fds) => match FromTemplate::from_bytes(&buffer[..len]) {
                 Some(message) => Ok(Some((message, fds))),
                 None => Err(Error::start("the template sent something unreadable")),
             },
-            Received::Closed => Err(Error::start("the template process is gone")),
+            Received::Closed => {
+                self.settle_death(channel);
+                Err(gone())
+            }
             Received::Nothing => Ok(None),
         }
     }
@@ -197,30 +236,39 @@ impl Template {
         }
     }
 
-    /// Kills it, and with it all that it has forked; the channel of a launch that was given up.
-    pub(super) fn kill(mut self) -> Option<Channel> {
+    /// Kills it, and with it all that it has forked.
+    pub(super) fn kill(self) {
         let _ = self.handle.kill(rustix::process::Signal::KILL);
-        let orphan = self.orphan.take();
-        self.shut_down();
-        orphan
     }
+}
 
-    /// Ends it: closing the channel is the sign; a deaf one is killed.
-    pub(super) fn shut_down(self) {
-        let Template { channel, handle, .. } = self;
-        drop(channel);
-        if !handle.wait_dead(Some(Duration::from_millis(200))) {
-            let _ = handle.kill(rustix::process::Signal::KILL);
-            handle.wait_dead(None); // SIGKILL cannot be refused
+/// Ends it: closing the channel is the sign; a deaf one is killed.
+impl Drop for Template {
+    fn drop(&mut self) {
+        self.channel = None;
+        if !self.handle.wait_dead(Some(Duration::from_millis(200))) {
+            let _ = self.handle.kill(rustix::process::Signal::KILL);
+            self.handle.wait_dead(None); // SIGKILL cannot be refused
         }
-        handle.wait_status();
+        self.handle.wait_status();
     }
+}
+
+pub(super) fn gone() -> Error {
+    Error::start("the template process is gone")
 }
 
 /// The template's whole life: forks on request, reports ends, leaves when the pool's process does.
 ///
 /// It is alone in its process, so its forks start from a state in which nothing is half done.
-pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandle) -> ! {
+///
+/// `wards` are workers that others have forked, and that are to end with it.
+pub(super) fn serve(
+    channel: Channel,
+    memory: Memory,
+    parent: ProcessHandle,
+    mut wards: Vec<ProcessHandle>,
+) -> ! {
     #[cfg(feature = "crash")]
     crate::sync::crash::arm(0, crate::sync::crash::Blow::Kill); // what was meant for its parent
     sys::set_name(super::TEMPLATE_NAME);
@@ -232,12 +280,12 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
     let mut traced: Vec<(ProcessHandle, Instant)> = Vec::new();
     let mut guarded: Option<(u64, String)> = None;
     loop {
-        let mut fds = vec![channel.as_fd(), parent.as_fd()];
-        fds.extend(children.iter().map(AsFd::as_fd));
+        let mut fds = vec![Wait::input(channel.as_fd()), Wait::input(parent.as_fd())];
+        fds.extend(children.iter().map(|child| Wait::input(child.as_fd())));
         let pause = (!traced.is_empty()).then_some(TRACED_TICK);
-        let Ok(ready) = sys::poll_in(&fds, pause) else { leave() };
+        let Ok(ready) = sys::poll_for(&fds, pause) else { leave() };
         if ready[1].any() {
-            end_with_the_pool(&channel, guarded);
+            end_with_the_pool(&channel, guarded, &wards);
         }
         let dead: Vec<usize> = (0..children.len()).filter(|i| ready[i + 2].any()).collect();
         traced.extend(dead.iter().rev().map(|&i| (children.swap_remove(i), Instant::now())));
@@ -253,7 +301,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
             let report = FromTemplate::Ended { pid: child.pid(), exit }.to_bytes();
             match channel.send(&report, &[]) {
                 Ok(Sent::Yes) => {}
-                Ok(Sent::PeerGone) => end_with_the_pool(&channel, guarded),
+                Ok(Sent::PeerGone) => end_with_the_pool(&channel, guarded, &wards),
                 _ => leave(),
             }
         }
@@ -264,7 +312,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
         let (len, mut received) = match channel.recv(&mut buffer) {
             Ok(Some(message)) => message,
             // Of a dying process the descriptors are closed first.
-            Ok(None) => end_with_the_pool(&channel, guarded),
+            Ok(None) => end_with_the_pool(&channel, guarded, &wards),
             Err(_) => leave(),
         };
         let (index, incarnation) = match ToChild::from_bytes(&buffer[..len]) {
@@ -289,6 +337,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
                 drop(channel);
                 children.clear();
                 traced.clear();
+                wards.clear();
                 enter::forked_worker(memory, index, incarnation, theirs)
             }
             Ok(Fork::Parent(pid)) => match ProcessHandle::open(pid) {
@@ -312,7 +361,7 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
         };
         match reply {
             Ok(Sent::Yes) => {}
-            Ok(Sent::PeerGone) => end_with_the_pool(&channel, guarded),
+            Ok(Sent::PeerGone) => end_with_the_pool(&channel, guarded, &wards),
             _ => leave(),
         }
     }
@@ -320,8 +369,16 @@ pub(super) fn serve(channel: Channel, memory: Vec<OwnedFd>, parent: ProcessHandl
 
 /// The pool's process has died, or is dying, or has shut this template down and removed the name itself.
 ///
-/// Workers die with this process.
-pub(super) fn end_with_the_pool(channel: &Channel, mut guarded: Option<(u64, String)>) -> ! {
+/// Workers that it has forked die with this process.
+pub(super) fn end_with_the_pool(
+    channel: &Channel,
+    mut guarded: Option<(u64, String)>,
+    wards: &[ProcessHandle],
+) -> ! {
+    // The kernel does that if the pool's process dies, but not if it runs another program now.
+    for ward in wards {
+        let _ = ward.kill(rustix::process::Signal::KILL);
+    }
     let mut buffer = [0; 512];
     while let Ok(Received::Message(len, _)) = channel.try_recv(&mut buffer) {
         if let Some(ToChild::GuardName { nonce, name }) = ToChild::from_bytes(&buffer[..len]) {
@@ -336,7 +393,7 @@ pub(super) fn end_with_the_pool(channel: &Channel, mut guarded: Option<(u64, Str
 
 /// Ends the template at once: no destructor or exit handler of the program it was forked from runs. If the
 /// pool lives, it makes a new one, which guards its name again.
-fn leave() -> ! {
+pub(super) fn leave() -> ! {
     // SAFETY: `_exit` ends the process and touches none of its memory.
     unsafe { libc::_exit(0) }
 }

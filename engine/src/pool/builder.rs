@@ -9,10 +9,11 @@ use crate::payload::Payload;
 use crate::segment::{MAX_FUNCTIONS, MAX_PROCESSES, Segment, Sizes};
 use crate::supervisor::{Control, Supervisor};
 use crate::sync::Ordering;
-use crate::sys::{self, Program, fork_guard};
+use crate::sys::{self, Own, Program, fork_guard};
 use crate::task::{Task, registry};
 use crate::worker::FuncWord;
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Places for workers that join a named pool.
@@ -189,14 +190,16 @@ impl Builder {
         };
 
         fork_guard::install()?;
+        let program = Program::current().fingerprint(); // workers need not find it again
+        let functions = registry::list(); // workers know no others
         let segment = Arc::new(Segment::create(sizes)?);
         let header = segment.header();
         header.payload_format.store(crate::payload::format_fingerprint(), Ordering::Relaxed);
-        header.program.store(Program::current().fingerprint(), Ordering::Relaxed);
+        header.program.store(program, Ordering::Relaxed);
         header.quota.store(quota, Ordering::Relaxed);
         let me = std::process::id();
         header.creator_pid.store(u64::from(me), Ordering::Relaxed);
-        header.creator_start.store(sys::start_time(me).unwrap_or(0), Ordering::Relaxed);
+        header.creator_start.store(Own::get().start_time, Ordering::Relaxed);
         header.tasks_per_worker.store(self.max_tasks_per_child.unwrap_or(0), Ordering::Relaxed);
         header.cpus.store(cpus as u64, Ordering::Relaxed);
         header.patience.store(self.patience.as_millis() as u64, Ordering::Relaxed);
@@ -211,7 +214,7 @@ impl Builder {
             header.init_func.store(func.0, Ordering::Relaxed);
             client.keep(args); // replacements read them, too
         }
-        write_functions(&segment)?;
+        write_functions(&segment, &functions)?;
         segment.publish();
 
         let client = Arc::new(client);
@@ -219,34 +222,15 @@ impl Builder {
         let bell = control.clone();
         client.on_ruin(move || bell.nudge());
         let streams = Arc::default();
-        // The calling thread is what workers are forks of.
         let launcher = Launcher::new(self.context, segment)?;
-        let (started, wait) = mpsc::sync_channel(1);
-        let name = self.name;
-        let thread = std::thread::Builder::new()
-            .name("ringpool".to_owned())
-            .spawn({
-                let (client, control, streams) = (client.clone(), control.clone(), Arc::clone(&streams));
-                move || {
-                    let mut supervisor =
-                        Supervisor::new(client, control, launcher, processes as u32, streams);
-                    let launched = supervisor.launch_all(name.as_deref());
-                    let good = launched.is_ok();
-                    let _ = started.send(launched);
-                    if good {
-                        supervisor.run();
-                    }
-                }
-            })
-            .map_err(|e| Error::io("starting the supervisor thread", e))?;
-        match wait.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                let _ = thread.join();
-                return Err(error);
-            }
-            Err(_) => return Err(Error::start("the supervisor thread ended at once")),
-        }
+        let supervisor = Supervisor::new(
+            client.clone(),
+            control.clone(),
+            launcher,
+            processes as u32,
+            Arc::clone(&streams),
+        );
+        let thread = launch(supervisor, self.name)?;
         Ok(Pool::from_parts(Arc::new(Inner::new(client, control, streams, processes)), thread))
     }
 
@@ -298,16 +282,61 @@ impl std::fmt::Debug for Builder {
     }
 }
 
+/// Launches the workers, and starts the thread that keeps them.
+fn launch(mut supervisor: Supervisor, name: Option<String>) -> Result<JoinHandle<()>> {
+    if supervisor.is_bound() {
+        return launch_bound(supervisor, name);
+    }
+    supervisor.prepare(name.as_deref())?;
+    // Handed over like this, so that it is there to clean up if no thread can be made.
+    let (give, take) = mpsc::sync_channel::<Supervisor>(1);
+    match supervisor_thread(move || take.recv().into_iter().for_each(Supervisor::run)) {
+        Ok(thread) => {
+            let _ = give.send(supervisor); // it waits for it
+            Ok(thread)
+        }
+        Err(error) => {
+            supervisor.abandon();
+            Err(error)
+        }
+    }
+}
+
+/// The same if the workers would not outlive the thread that launches them.
+fn launch_bound(mut supervisor: Supervisor, name: Option<String>) -> Result<JoinHandle<()>> {
+    let (started, wait) = mpsc::sync_channel(1);
+    let thread = supervisor_thread(move || {
+        let launched = supervisor.prepare(name.as_deref()).and_then(|()| supervisor.launch_all());
+        let good = launched.is_ok();
+        let _ = started.send(launched);
+        if good {
+            supervisor.run();
+        }
+    })?;
+    match wait.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => {
+            let _ = thread.join();
+            Err(error)
+        }
+        Err(_) => Err(Error::start("the supervisor thread ended at once")),
+    }
+}
+
+fn supervisor_thread(body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name("ringpool".to_owned()).spawn(body);
+    thread.map_err(|e| Error::io("starting the supervisor thread", e))
+}
+
 /// Shows guests which functions they must know.
-fn write_functions(segment: &Segment) -> Result<()> {
-    let functions = registry::list();
+fn write_functions(segment: &Segment, functions: &[registry::RegisteredView]) -> Result<()> {
     if functions.len() > MAX_FUNCTIONS {
         return Err(Error::invalid(format!(
             "{} functions are registered by name; a pool can have {MAX_FUNCTIONS}",
             functions.len()
         )));
     }
-    for (entry, function) in segment.functions().iter().zip(&functions) {
+    for (entry, function) in segment.functions().iter().zip(functions) {
         entry.write(&function.name, function.name_hash, function.signature_hash);
     }
     segment.header().functions.store(functions.len() as u64, Ordering::Release);

@@ -70,7 +70,12 @@ impl Pool {
     }
 
     /// Process ids of the workers that live now, guests included.
+    ///
+    /// While the pool starts, this waits until all its workers have been launched.
     pub fn worker_pids(&self) -> Vec<u32> {
+        if self.inner.check_process().is_ok() {
+            self.inner.control.wait_launched(); // nobody launches anything in a forked child's copy
+        }
         self.inner.control.pids()
     }
 

@@ -27,20 +27,17 @@ impl ControlMemory {
         if len < size_of::<Header>() as u64 {
             return Err(refuse(format!("its control memory is {len} bytes long, too short for a header")));
         }
-        let sizes = {
-            let head = map(fd, 0, 4096)?;
-            // SAFETY: the mapping is at least a page, page-aligned, and made of atomics only.
-            let header = unsafe { head.ptr().cast::<Header>().as_ref() };
-            header.sizes().map_err(refuse)?
-        };
-        let layout = Layout::new(sizes);
+        let map = map(fd, 0, len as usize)?;
+        // SAFETY: the mapping is at least that long, page-aligned, and made of atomics only.
+        let header = unsafe { map.ptr().cast::<Header>().as_ref() };
+        let layout = Layout::new(header.sizes().map_err(refuse)?);
         if layout.control_len as u64 != len {
             return Err(refuse(format!(
                 "its control memory is {len} bytes long, not {}",
                 layout.control_len
             )));
         }
-        Ok(ControlMemory { layout, map: map(fd, 0, layout.control_len)? })
+        Ok(ControlMemory { layout, map })
     }
 
     /// Whether what lies in slots carries checks.

@@ -6,6 +6,7 @@ use crate::ring::{CompletionControl, ReadyControl, Window};
 use crate::slot::Slot;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wake::Masks;
+use std::cell::Cell;
 
 /// Changes whenever a word moves or means something else.
 pub(crate) const VERSION: u64 = 4;
@@ -24,6 +25,8 @@ pub(crate) const LANES: usize = 2;
 pub(crate) const MAX_FUNCTIONS: usize = 1024;
 
 const PAGE: usize = 4096;
+/// What one core's write takes from another: two cache lines, because they are fetched in pairs.
+const LINE: usize = 128;
 
 /// The sizes that a pool is made with; everything else follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +130,7 @@ pub(crate) struct ProcessEntry {
     pub pid: AtomicU32,
     /// See [`Role`](super::Role).
     pub role: AtomicU32,
+    /// For auditors; 0 until the supervisor has found the time to note it.
     pub start_time: AtomicU64,
     /// Extents of the region that have ever been used.
     pub extents: AtomicU32,
@@ -199,12 +203,16 @@ pub(crate) struct Layout {
 impl Layout {
     /// The layout for `sizes`, which the caller has checked.
     pub(crate) fn new(sizes: Sizes) -> Self {
-        let mut at = 0usize;
-        let mut take = |bytes: usize| {
-            let start = at;
-            at = (at + bytes).next_multiple_of(PAGE);
+        let at = Cell::new(0usize);
+        let take_aligned = |bytes: usize, align: usize| {
+            let start = at.get().next_multiple_of(align);
+            at.set(start + bytes);
             start
         };
+        // Whole pages for what has other rights or is given back as such; all else lies close together, so that
+        // a small pool touches few pages. What every pool uses comes first.
+        let page = |bytes: usize| take_aligned(bytes, PAGE);
+        let take = |bytes: usize| take_aligned(bytes, LINE);
         let processes = sizes.processes as usize;
         let slots = sizes.slots as usize;
         let completion_stride =
@@ -214,20 +222,20 @@ impl Layout {
         let _header = take(size_of::<Header>());
         Layout {
             sizes,
-            functions: take(size_of::<FunctionEntry>() * MAX_FUNCTIONS),
-            masks: take(size_of::<Masks>()),
+            functions: page(size_of::<FunctionEntry>() * MAX_FUNCTIONS),
+            masks: page(size_of::<Masks>()),
             processes: take(size_of::<ProcessEntry>() * processes),
             client: take(size_of::<ClientControl>()),
             ready_cells: take(LANES * 4 * Self::ready_capacity(slots)),
             requeue_bits: take(LANES * 8 * Self::requeue_words(slots)),
-            slots: take(size_of::<Slot>() * slots),
             completions: take(completion_stride * processes),
             completion_stride,
+            slots: take(size_of::<Slot>() * slots),
             classes: take(class_stride * processes),
             class_stride,
-            words: take(word_stride * processes),
+            words: page(word_stride * processes),
             word_stride,
-            control_len: take(0),
+            control_len: page(0),
             data_len: sizes.region * u64::from(sizes.processes),
         }
     }
@@ -256,11 +264,13 @@ impl Layout {
             size_of::<ReadyControl>() as u64,
             size_of::<CompletionControl>() as u64,
             size_of::<Slot>() as u64,
-            // Sizes as well as offsets: pages round some of them away.
+            // Sizes as well as offsets, which are rounded.
             self.sizes.processes.into(),
             self.sizes.slots.into(),
             self.sizes.completions.into(),
             self.sizes.region,
+            self.processes as u64,
+            self.client as u64,
             self.slots as u64,
             self.completions as u64,
             self.classes as u64,
@@ -285,8 +295,13 @@ mod tests {
         let l = Layout::new(sizes);
         let starts = [l.functions, l.masks, l.processes, l.client, l.ready_cells, l.requeue_bits, l.slots];
         assert!(starts.windows(2).all(|w| w[0] < w[1]));
-        assert!(l.slots + 1024 * 128 <= l.completions);
-        assert!(l.completions + 9 * l.completion_stride <= l.classes);
+        assert!(l.requeue_bits + 2 * 8 * 16 <= l.completions);
+        assert!(l.completions + 9 * l.completion_stride <= l.slots);
+        assert!(l.slots + 1024 * 128 <= l.classes);
+        assert!(l.classes + 9 * l.class_stride <= l.words);
+        assert_eq!((l.creators_own() % PAGE, l.words % PAGE, l.word_stride % PAGE), (0, 0, 0));
+        let all = starts.into_iter().chain([l.completions, l.completion_stride]);
+        assert!(all.into_iter().all(|at| at % LINE == 0));
         assert!(l.words + 9 * l.word_stride <= l.control_len);
         assert_eq!(l.data_len, 9 * (64 << 20));
     }

@@ -23,6 +23,8 @@ pub(super) struct ControlState {
     pub(super) wish: Wish,
     /// Iterators take no more input.
     pub(super) streams_ended: bool,
+    /// All workers that the pool begins with have been launched, or will not be.
+    pub(super) launched: bool,
     /// All workers are gone and the thread is about to end.
     pub(super) ended: bool,
     /// Process ids of the workers that live now, by place.
@@ -31,7 +33,13 @@ pub(super) struct ControlState {
 
 impl Control {
     pub(crate) fn new() -> Result<Self> {
-        let state = ControlState { wish: Wish::Run, streams_ended: false, ended: false, pids: Vec::new() };
+        let state = ControlState {
+            wish: Wish::Run,
+            streams_ended: false,
+            launched: false,
+            ended: false,
+            pids: Vec::new(),
+        };
         Ok(Control { bell: EventFd::new()?, state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -64,6 +72,11 @@ impl Control {
         self.wish(Wish::Terminate);
     }
 
+    pub(super) fn say_launched(&self) {
+        self.lock().launched = true;
+        self.changed.notify_all();
+    }
+
     /// Waits until all workers are gone.
     pub(crate) fn wait_ended(&self) {
         let mut state = self.lock();
@@ -75,6 +88,14 @@ impl Control {
     /// Makes a closing supervisor look again.
     pub(crate) fn nudge(&self) {
         self.bell.ring();
+    }
+
+    /// Waits until the workers have been launched with which the pool begins.
+    pub(crate) fn wait_launched(&self) {
+        let mut state = self.lock();
+        while !state.launched {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     pub(crate) fn pids(&self) -> Vec<u32> {

@@ -36,6 +36,18 @@ impl Supervisor {
         }
     }
 
+    /// Kills the workers that the pool's process has forked itself, if the template is gone that would end them
+    /// where the kernel does not. So all workers die with the template, whoever forked them.
+    pub(super) fn end_orphaned_wards(&mut self) {
+        if self.guardian.is_none() || self.launcher.template_number() == self.guardian {
+            return;
+        }
+        self.guardian = None;
+        for resident in self.residents.iter().flatten().filter(|resident| resident.ward) {
+            let _ = resident.handle.kill(Signal::KILL);
+        }
+    }
+
     /// Looks at workers that hung up without dying: one that runs another program by now is killed,
     /// one that merely closed its descriptors is left alone.
     pub(super) fn check_deaf(&mut self) {
@@ -75,9 +87,16 @@ impl Supervisor {
         }
         if !resident.ready && !resident.leaving {
             if self.early_deaths == 0 {
+                self.listen_to_all(); // what was said before does not count
                 self.early_since = Instant::now();
             }
             self.early_deaths += 1;
+            if self.early_deaths > 3 + self.target {
+                self.listen_to_all(); // somebody may have been more fortunate meanwhile
+            }
+            if self.broken {
+                return;
+            }
             if self.early_deaths > 3 + self.target {
                 if self.early_since.elapsed() < EARLY_LIMIT {
                     return; // perhaps somebody kills a lot just now: `fill_places` tries again, slowly
@@ -98,6 +117,10 @@ impl Supervisor {
                 self.break_pool(error);
             }
         }
+    }
+
+    fn listen_to_all(&mut self) {
+        (0..self.residents.len() as u32).for_each(|index| self.listen_to(index));
     }
 
     /// Gives back the memory of guests that have left, once nobody here uses their results any more.

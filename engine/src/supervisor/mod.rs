@@ -6,17 +6,18 @@ mod places;
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::{FromWorker, Launcher};
+use crate::launch::{FLUSH_LIMIT, FromWorker, Launcher};
 use crate::name_card::{self, OwnCard};
 use crate::segment::{PoolState, Segment};
 use crate::sync::back_stop;
 use crate::sync::private::{Private, PrivateUsize};
-use crate::sys::{self, Channel, Listener, ProcessHandle, Received};
+use crate::sys::{self, Channel, Listener, ProcessHandle, Received, Wait};
 pub(crate) use control::Control;
 use control::Wish;
 use deaths::Orphan;
-use places::ORPHAN_LIMIT;
+use places::{Coming, ORPHAN_LIMIT};
 use rustix::process::Signal;
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,9 @@ const IDLE_TICK: Duration = Duration::from_secs(2);
 const LOOK_TICK: Duration = Duration::from_secs(1);
 /// How often launching workers is tried again after it has failed.
 const LAUNCH_TICK: Duration = Duration::from_millis(100);
+/// How long there must be nothing else to do before it is written down when workers were started. They have just
+/// got going, and the CPU is theirs.
+const NOTE_TICK: Duration = Duration::from_millis(10);
 /// Time between SIGTERM and SIGKILL when a pool is terminated.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -42,6 +46,8 @@ struct Resident {
     /// `None` once it has closed its end, alive.
     channel: Option<Channel>,
     guest: bool,
+    /// Forked by the pool's process itself.
+    ward: bool,
     ready: bool,
     leaving: bool,
 }
@@ -55,6 +61,11 @@ pub(crate) struct Supervisor {
     target: u32,
     residents: Vec<Option<Resident>>,
     orphans: Vec<Orphan>,
+    /// The first workers, as long as they are being launched, and of how many that was begun.
+    coming: VecDeque<Coming>,
+    begun: u32,
+    /// The template that ends with the first workers, if these are not its own children.
+    guardian: Option<u64>,
     /// Places that guests have left, whose payload memory no successor may ever need.
     vacated: Vec<u32>,
     /// The next incarnation of each place. None is used twice, whatever the life words say.
@@ -68,6 +79,8 @@ pub(crate) struct Supervisor {
     last_fill: Instant,
     /// When busy workers, and slots, were last looked at without being told to.
     last_look: Instant,
+    /// Somebody has come whose start is not written down.
+    unnoted: bool,
     broken: bool,
     /// Iterators that still have input to submit.
     streams: Arc<PrivateUsize>,
@@ -92,6 +105,9 @@ impl Supervisor {
             target,
             residents,
             orphans: Vec::new(),
+            coming: VecDeque::new(),
+            begun: 0,
+            guardian: None,
             vacated: Vec::new(),
             incarnations,
             name: None,
@@ -99,32 +115,54 @@ impl Supervisor {
             early_since: Instant::now(),
             last_fill: Instant::now(),
             last_look: Instant::now(),
+            unnoted: false,
             broken: false,
             streams,
         }
     }
 
+    /// Puts up the pool's name, if it has one, and launches what has to be forked from the calling thread. On
+    /// failure nothing is left.
+    pub(crate) fn prepare(&mut self, name: Option<&str>) -> Result<()> {
+        if !self.is_bound() {
+            sys::flush_output(FLUSH_LIMIT);
+        }
+        let named = name.map_or(Ok(()), |name| {
+            name_card::check_name(name)?;
+            let id = self.segment.pool_id();
+            self.launcher.guard_name(id, name)?; // first, so that no death leaves a card behind
+            let card = OwnCard::create(name, id)?;
+            let listener = Listener::bind(&card.card.socket())?;
+            self.name = Some((card, listener));
+            Ok(())
+        });
+        let begun = named.and_then(|()| match self.launcher.may_fork_here() {
+            true => self.fork_first(),
+            false => self.launcher.fork_template(Vec::new),
+        });
+        begun.inspect_err(|_| self.abandon())
+    }
+
     /// Launches all workers; on failure those that were launched are gone again.
     ///
-    /// To be called by the thread that will [`run`](Self::run): workers die with the thread that
-    /// launched them.
-    pub(crate) fn launch_all(&mut self, name: Option<&str>) -> Result<()> {
-        let result = (|| {
-            if let Some(name) = name {
-                name_card::check_name(name)?;
-                let id = self.segment.pool_id();
-                self.launcher.guard_name(id, name)?; // first, so that no death leaves a card behind
-                let card = OwnCard::create(name, id)?;
-                let listener = Listener::bind(&card.card.socket())?;
-                self.name = Some((card, listener));
-            }
-            (1..=self.target).try_for_each(|index| self.launch(index))
-        })();
-        if result.is_err() {
-            self.stop_all();
-            self.finish();
+    /// For [contexts](Self::is_bound) whose workers die with the thread that launched them: to be called by the
+    /// one that will [`run`](Self::run).
+    pub(crate) fn launch_all(&mut self) -> Result<()> {
+        while self.is_starting() {
+            self.launch_first().inspect_err(|_| self.abandon())?;
         }
-        result
+        Ok(())
+    }
+
+    /// Whether the thread that launches workers has to live as long as they do.
+    pub(crate) fn is_bound(&self) -> bool {
+        !self.launcher.is_anybodys()
+    }
+
+    /// Ends what was launched, and begun, before it has served anybody.
+    pub(crate) fn abandon(&mut self) {
+        self.stop_all();
+        self.finish();
     }
 
     /// Whether a worker that ends is to be replaced.
@@ -139,6 +177,7 @@ impl Supervisor {
 
     /// Keeps the pool until it is closed or terminated and all workers are gone.
     pub(crate) fn run(mut self) {
+        let mut launched = false;
         loop {
             let wish = self.control.lock().wish;
             if wish == Wish::Terminate {
@@ -146,6 +185,15 @@ impl Supervisor {
                 self.stop_all();
                 self.client.fail(ErrorKind::Terminated.into());
                 break;
+            }
+            if self.is_starting() {
+                if let Err(error) = self.launch_first() {
+                    self.break_pool(error);
+                }
+                continue;
+            }
+            if !std::mem::replace(&mut launched, true) {
+                self.control.say_launched();
             }
             if wish == Wish::Close && self.drained() {
                 // What an iterator submitted at the very last moment has nobody to run it.
@@ -160,7 +208,10 @@ impl Supervisor {
     fn finish(&mut self) {
         self.name = None;
         self.launcher.shut_down();
-        self.control.lock().ended = true;
+        let mut state = self.control.lock();
+        state.launched = true;
+        state.ended = true;
+        drop(state);
         self.control.changed.notify_all();
     }
 
@@ -184,27 +235,29 @@ impl Supervisor {
         let short = places.iter().any(Option::is_none) && self.wants_workers();
         let tick = match wish {
             Wish::Close => CLOSING_TICK,
+            _ if self.unnoted => NOTE_TICK,
             _ if short => LAUNCH_TICK,
             _ if deaf => DEAF_TICK,
             _ => IDLE_TICK,
         };
-        let mut fds = vec![self.control.bell.as_fd()];
+        let mut fds = vec![Wait::input(self.control.bell.as_fd())];
         let listening = self.name.is_some();
-        fds.extend(self.name.iter().map(|(_, listener)| listener.as_fd()));
-        fds.extend(self.launcher.template_fd());
+        fds.extend(self.name.iter().map(|(_, listener)| Wait::input(listener.as_fd())));
+        fds.extend(self.launcher.template_fd().map(Wait::input));
         let first = fds.len();
         let template = first > 1 + usize::from(listening);
         let mut who = Vec::new();
         for (index, resident) in self.residents.iter().enumerate() {
             let Some(resident) = resident else { continue };
-            fds.push(resident.handle.as_fd());
+            fds.push(Wait::input(resident.handle.as_fd()));
             who.push((index as u32, false));
             if let Some(channel) = &resident.channel {
-                fds.push(channel.as_fd());
+                // What it says can wait until it hangs up, as it does after bad news, or dies.
+                fds.push(Wait::hangup(channel.as_fd()));
                 who.push((index as u32, true));
             }
         }
-        let ready = match sys::poll_in(&fds, Some(tick)) {
+        let ready = match sys::poll_for(&fds, Some(tick)) {
             Ok(ready) => ready,
             Err(_) => {
                 std::thread::sleep(Duration::from_millis(10)); // out of kernel memory: it passes
@@ -213,6 +266,7 @@ impl Supervisor {
         };
         drop(fds);
         if !ready.iter().any(|r| r.any()) {
+            self.note_starts();
             self.client.rest();
             self.give_back();
         }
@@ -220,6 +274,7 @@ impl Supervisor {
             self.last_look = Instant::now();
             self.client.look_behind(); // somebody may only ask now and then whether a result is there
             self.end_headless();
+            self.note_starts();
         }
         if !self.broken
             && let Some(error) = self.client.failure()
@@ -243,6 +298,7 @@ impl Supervisor {
         if template && ready[first - 1].any() {
             self.launcher.bury_template(); // after its workers: it may have told of their ends
         }
+        self.end_orphaned_wards();
         if short {
             self.fill_places();
         }
@@ -298,6 +354,7 @@ impl Supervisor {
 
     /// Kills all workers and reaps them.
     fn stop_all(&mut self) {
+        self.give_up_first();
         self.segment.set_state(PoolState::Stopping);
         let signal = |residents: &[Option<Resident>], signal: Signal| {
             for resident in residents.iter().flatten().filter(|r| !r.guest) {

@@ -3,7 +3,7 @@
 use super::deaths::Orphan;
 use super::{LAUNCH_TICK, Resident, Supervisor};
 use crate::error::Result;
-use crate::launch::{Launched, ToChild};
+use crate::launch::{Begun, Failed, Launched, ToChild};
 use crate::segment::{Life, LifeState, Role};
 use crate::sync::Ordering;
 use crate::sys::{self, Sent};
@@ -13,6 +13,16 @@ use std::time::{Duration, Instant};
 pub(super) const ORPHAN_LIMIT: Duration = Duration::from_millis(500);
 /// How many templates in a row may be killed while they launch one worker.
 const TEMPLATE_TRIES: u32 = 8;
+/// How many launches may be on their way at once: what a template's queue and the table of descriptors hold
+/// in any case.
+const LAUNCHES_AHEAD: usize = 16;
+
+/// A worker that is on its way to its place.
+pub(super) struct Coming {
+    index: u32,
+    incarnation: u32,
+    begun: Result<Begun>,
+}
 
 impl Supervisor {
     /// Gives an empty place to a process that is about to be launched, or let in.
@@ -25,6 +35,7 @@ impl Supervisor {
         self.client.admit(index, incarnation, role == Role::Guest);
         let entry = self.segment.process(index);
         entry.role.store(role as u32, Ordering::Relaxed);
+        entry.start_time.store(0, Ordering::Relaxed); // nobody has noted it
         entry.current.store(0, Ordering::Relaxed);
         entry.starved.store(0, Ordering::Relaxed);
         // By our own books nobody is there: a word that says otherwise is wrong.
@@ -34,49 +45,128 @@ impl Supervisor {
 
     pub(super) fn settle(&mut self, index: u32, incarnation: u32, launched: Launched, guest: bool) {
         let Launched { handle, channel } = launched;
-        let entry = self.segment.process(index);
-        entry.pid.store(handle.pid(), Ordering::Relaxed);
-        entry.start_time.store(sys::start_time(handle.pid()).unwrap_or(0), Ordering::Relaxed);
+        self.segment.process(index).pid.store(handle.pid(), Ordering::Relaxed);
         self.control.lock().pids.push((index, handle.pid()));
+        self.unnoted = true;
         self.residents[index as usize] = Some(Resident {
             incarnation,
             handle,
             channel: Some(channel),
             guest,
+            ward: false,
             ready: false,
             leaving: false,
         });
     }
 
+    /// Writes down for auditors when the processes were started that have come since the last time.
+    pub(super) fn note_starts(&mut self) {
+        if !std::mem::take(&mut self.unnoted) {
+            return;
+        }
+        for (index, resident) in self.residents.iter().enumerate() {
+            let word = &self.segment.process(index as u32).start_time;
+            if let Some(resident) = resident
+                && word.load(Ordering::Relaxed) == 0
+            {
+                word.store(sys::start_time(resident.handle.pid()).unwrap_or(0), Ordering::Relaxed);
+            }
+        }
+    }
+
     pub(super) fn launch(&mut self, index: u32) -> Result<()> {
+        let coming = self.begin(index);
+        self.receive(coming)
+    }
+
+    /// Launches the first worker as a fork of the calling thread, and then the template that forks the others:
+    /// nothing is quicker.
+    pub(super) fn fork_first(&mut self) -> Result<()> {
+        if self.target > 0 {
+            self.begun = 1;
+            let incarnation = self.occupy(1, Role::Worker);
+            let launched = self.launcher.fork_here(1, incarnation)?;
+            self.settle(1, incarnation, launched, false);
+        }
+        let residents = &mut self.residents;
+        self.launcher.fork_template(|| residents.drain(..).flatten().map(|r| r.handle).collect())?;
+        if let Some(Some(first)) = self.residents.get_mut(1) {
+            first.ward = true;
+            self.guardian = self.launcher.template_number();
+        }
+        Ok(())
+    }
+
+    /// Whether workers that the pool began with are still to be launched.
+    pub(super) fn is_starting(&self) -> bool {
+        self.begun < self.target || !self.coming.is_empty()
+    }
+
+    /// Launches some of the first workers, each while the one before it starts.
+    pub(super) fn launch_first(&mut self) -> Result<()> {
+        while self.coming.len() < LAUNCHES_AHEAD && self.begun < self.target {
+            self.begun += 1;
+            let next = self.begin(self.begun);
+            self.coming.push_back(next);
+        }
+        self.coming.pop_front().map_or(Ok(()), |next| self.receive(next))
+    }
+
+    /// Launches no more of the first workers, and waits for none that was begun.
+    pub(super) fn give_up_first(&mut self) {
+        self.begun = self.target;
+        for Coming { index, incarnation, begun } in std::mem::take(&mut self.coming) {
+            match begun {
+                Ok(Begun::Launched(launched)) => self.settle(index, incarnation, launched, false),
+                // One that is forked all the same dies with the template.
+                Ok(Begun::Asked(asked)) => {
+                    self.launcher.discard_template(asked.number());
+                    let channel = Some(asked.into_channel());
+                    self.orphans.push(Orphan { index, incarnation, channel });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, index: u32) -> Coming {
+        let incarnation = self.occupy(index, Role::Worker);
+        Coming { index, incarnation, begun: self.launcher.begin(index, incarnation) }
+    }
+
+    fn receive(&mut self, mut coming: Coming) -> Result<()> {
         let mut tries = 0;
         loop {
-            let incarnation = self.occupy(index, Role::Worker);
-            match self.launcher.launch(index, incarnation) {
+            let Coming { index, incarnation, begun } = coming;
+            match begun.map_err(Failed::from).and_then(|begun| self.launcher.finish(begun)) {
                 Ok(launched) => {
                     self.settle(index, incarnation, launched, false);
                     return Ok(());
                 }
-                Err(error) => {
+                Err(failed) => {
                     // A process that was started all the same finds the place given away, and ends.
                     let away = Life { state: LifeState::Free, incarnation: incarnation.wrapping_add(1) };
                     let entry = self.segment.process(index);
                     // That a template was killed while it was asked is no failure: ask the next one.
                     let again = if entry.change_life(incarnation, &[LifeState::Joining], away) {
                         self.client.after_reap(index);
-                        self.launcher.template_is_dead()
+                        self.launcher.would_ask_another(&failed)
                     } else {
                         // Somebody is there whom we do not know. It dies with the template.
-                        let channel = self.launcher.discard_template();
+                        let channel = failed.stray.map(|(number, channel)| {
+                            self.launcher.discard_template(number);
+                            channel
+                        });
                         self.orphans.push(Orphan { index, incarnation, channel });
                         self.bury_orphan(index, ORPHAN_LIMIT)
                     };
                     tries += 1;
                     if tries == TEMPLATE_TRIES || !again {
-                        return Err(error);
+                        return Err(failed.error);
                     }
                 }
             }
+            coming = self.begin(index);
         }
     }
 

@@ -129,6 +129,16 @@ impl Channel {
         }
     }
 
+    /// Closes both directions: the peer is told at once, even if this process keeps its end for a while.
+    pub(crate) fn hang_up(&self) {
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both); // else it is closed already
+    }
+
+    /// Whether nobody has the other end any more.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        poll_one(self.as_fd(), Some(Duration::ZERO)).is_ok_and(|ready| ready.hangup)
+    }
+
     /// Whether nobody has the other end any more, or will not before `limit` is over. What it said last is
     /// thrown away.
     pub(crate) fn hangs_up_within(&self, limit: Duration) -> bool {
@@ -337,9 +347,28 @@ impl Ready {
     }
 }
 
+/// What to wait for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wait<'f> {
+    fd: BorrowedFd<'f>,
+    events: PollFlags,
+}
+
+impl<'f> Wait<'f> {
+    /// Something to read, if only the end.
+    pub(crate) fn input(fd: BorrowedFd<'f>) -> Self {
+        Wait { fd, events: PollFlags::IN }
+    }
+
+    /// Only that the other side has closed.
+    pub(crate) fn hangup(fd: BorrowedFd<'f>) -> Self {
+        Wait { fd, events: PollFlags::empty() }
+    }
+}
+
 /// Waits until one of the descriptors is ready or `limit` is over, and tells about each of them.
-pub(crate) fn poll_in(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> Result<Vec<Ready>> {
-    let mut entries: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+pub(crate) fn poll_for(fds: &[Wait<'_>], limit: Option<Duration>) -> Result<Vec<Ready>> {
+    let mut entries: Vec<_> = fds.iter().map(|wait| PollFd::new(&wait.fd, wait.events)).collect();
     poll(&mut entries, limit)?;
     Ok(entries.iter().map(readiness).collect())
 }
@@ -525,7 +554,7 @@ mod tests {
         assert!(listener.accept().unwrap().is_none());
 
         let client = connect(&name, SHORT).unwrap();
-        assert!(poll_in(&[listener.as_fd()], None).unwrap()[0].input);
+        assert!(poll_for(&[Wait::input(listener.as_fd())], None).unwrap()[0].input);
         let (server, process) = listener.accept().unwrap().unwrap();
         assert_eq!(process.pid(), std::process::id());
         assert!(!process.is_dead());
@@ -558,13 +587,31 @@ mod tests {
         let (quiet, rung) = (EventFd::new().unwrap(), EventFd::new().unwrap());
         rung.ring();
         rung.ring();
-        let fds = [quiet.as_fd(), rung.as_fd()];
+        let fds = [Wait::input(quiet.as_fd()), Wait::input(rung.as_fd())];
         let any =
-            |limit| poll_in(&fds, Some(limit)).unwrap().iter().map(|ready| ready.any()).collect::<Vec<_>>();
+            |limit| poll_for(&fds, Some(limit)).unwrap().iter().map(|ready| ready.any()).collect::<Vec<_>>();
         assert_eq!(any(Duration::MAX), [false, true]);
         assert!(rung.clear() && !rung.clear());
         let start = Instant::now();
         assert_eq!(any(SHORT), [false, false]);
         assert!(start.elapsed() >= SHORT);
+    }
+
+    #[test]
+    fn a_message_can_wait_for_the_end() {
+        let (here, there) = Channel::pair().unwrap();
+        let hung_up = || poll_for(&[Wait::hangup(here.as_fd())], Some(Duration::ZERO)).unwrap()[0].any();
+        assert_eq!(there.send(b"good news", &[]).unwrap(), Sent::Yes);
+        assert!(!hung_up() && !here.has_hung_up());
+        assert_eq!(there.send(b"bad news", &[]).unwrap(), Sent::Yes);
+        there.hang_up();
+        assert!(hung_up() && here.has_hung_up());
+        let mut buffer = [0; 16];
+        for message in [&b"good news"[..], b"bad news"] {
+            let Received::Message(len, _) = here.try_recv(&mut buffer).unwrap() else { panic!("it is lost") };
+            assert_eq!(&buffer[..len], message);
+        }
+        assert!(matches!(here.try_recv(&mut buffer).unwrap(), Received::Closed));
+        assert_eq!(here.try_send(b"too late", &[]).unwrap(), Sent::PeerGone);
     }
 }

@@ -1,27 +1,50 @@
 //! How many processors this process may use, and the limits of its control groups.
 
+use rustix::process::Pid;
 use std::num::NonZero;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The number of CPUs that this process may keep busy; never 0.
 ///
 /// The affinity mask says where it may run, the quotas of its control groups how much of that it
-/// gets. A quota of one and a half CPUs counts as two: one worker too many idles half of the time,
-/// one too few leaves paid time unused.
+/// gets, or got when this process first asked. A quota of one and a half CPUs counts as two: one worker too
+/// many idles half of the time, one too few leaves paid time unused.
 pub(crate) fn usable_cpus() -> usize {
     let by_mask = match rustix::thread::sched_getaffinity(None) {
         Ok(set) => set.count() as usize,
         // More CPUs than the fixed-size mask has bits.
         Err(_) => std::thread::available_parallelism().map_or(1, NonZero::get),
     };
-    let by_quota = group_limits("cpu", |group| match group {
+    by_mask.min(*BY_QUOTA.get_or_init(quota)).max(1)
+}
+
+/// Read once: it takes half as long as a fork.
+static BY_QUOTA: OnceLock<usize> = OnceLock::new();
+
+fn quota() -> usize {
+    let quota = group_limits("cpu", |group| match group {
         Group::V2(dir) => parse_cpu_max(&read(&dir.join("cpu.max"))?),
         Group::V1(dir) => {
             parse_v1_quota(&read(&dir.join("cpu.cfs_quota_us"))?, &read(&dir.join("cpu.cfs_period_us"))?)
         }
     });
-    let by_quota = by_quota.and_then(|cpus| usize::try_from(cpus).ok()).unwrap_or(usize::MAX);
-    by_mask.min(by_quota).max(1)
+    quota.and_then(|cpus| usize::try_from(cpus).ok()).unwrap_or(usize::MAX)
+}
+
+/// Has a process that was just forked begin on another CPU, if this process may use more than one.
+///
+/// The kernel may have put it into the queue of the CPU on which its parent runs, where it would wait until the
+/// parent sleeps. It is not kept away.
+pub(crate) fn begin_elsewhere(pid: u32) {
+    let Ok(all) = rustix::thread::sched_getaffinity(None) else { return };
+    let mut others = all;
+    others.unset(rustix::thread::sched_getcpu());
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    // It has not got so far yet that it could choose CPUs itself.
+    if others.count() > 0 && rustix::thread::sched_setaffinity(Some(pid), &others).is_ok() {
+        let _ = rustix::thread::sched_setaffinity(Some(pid), &all);
+    }
 }
 
 /// One directory in a control group hierarchy.
@@ -97,6 +120,12 @@ fn parse_v1_quota(quota: &str, period: &str) -> Option<u64> {
 
 fn whole_cpus(quota: u64, period: u64) -> Option<u64> {
     (period != 0).then(|| quota.div_ceil(period).max(1))
+}
+
+/// Lets another thread that waits for this CPU have it, if there is one.
+#[inline]
+pub(crate) fn yield_cpu() {
+    rustix::thread::sched_yield();
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, SealFlags};
 
-use super::process::parse_start_time;
+use super::process::{parse_start_time, read_stat};
 use crate::error::{Error, Result};
 
 /// What has become of a process.
@@ -28,12 +28,12 @@ impl Fate {
     }
 }
 
-/// What has become of the process that had this number at this time.
+/// What has become of the process that had this number at this time; whenever it was, if that is 0.
 pub(crate) fn fate(pid: u32, started: u64) -> Fate {
-    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return Fate::Dead };
+    let Some(stat) = read_stat(&format!("/proc/{pid}/stat")) else { return Fate::Dead };
     let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2));
     match state {
-        _ if parse_start_time(&stat) != Some(started) => Fate::Dead,
+        _ if started != 0 && parse_start_time(&stat) != Some(started) => Fate::Dead,
         None | Some(b'Z' | b'X') => Fate::Dead,
         Some(b'T' | b't') => Fate::Stopped,
         Some(_) => Fate::Running,
@@ -97,6 +97,7 @@ mod tests {
         let own = std::process::id();
         assert_eq!(fate(own, start_time(own).unwrap()), Fate::Running);
         assert_eq!(fate(own, 1), Fate::Dead, "somebody else of this number");
+        assert_eq!(fate(own, 0), Fate::Running, "of whatever time");
         assert_eq!(fate(u32::MAX, 0), Fate::Dead);
         let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
         let pid = child.id();

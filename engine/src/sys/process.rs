@@ -1,8 +1,9 @@
 //! Processes: handles that cannot name the wrong one, their end, and what a worker sets up first.
 
 use std::ffi::CString;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -87,7 +88,60 @@ fn to_pid(pid: u32) -> Option<Pid> {
 
 /// When the process started, in clock ticks since boot: together with the id, a name that is not used twice.
 pub(crate) fn start_time(pid: u32) -> Option<u64> {
-    parse_start_time(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    parse_start_time(&read_stat(&format!("/proc/{pid}/stat"))?)
+}
+
+/// The line that the kernel has about a process. By two reads of a fixed size: it is shorter than that, and
+/// asking for its length first would tell nothing.
+pub(super) fn read_stat(path: &str) -> Option<Vec<u8>> {
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut line = vec![0; 2048];
+    let len = file.read(&mut line).ok()?;
+    line.truncate(len);
+    Some(line)
+}
+
+/// What this process is for as long as it runs this program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Own {
+    pid: u32,
+    /// See [`start_time`]; 0 if the kernel does not tell.
+    pub start_time: u64,
+    /// It runs with the memory of a program that another process started.
+    forked: bool,
+}
+
+impl Own {
+    pub(crate) fn get() -> Self {
+        /// Read once: it takes some microseconds.
+        static OWN: Mutex<Option<Own>> = Mutex::new(None);
+        let pid = std::process::id();
+        // A thread that this process does not have any more may hold it.
+        let mut known = OWN.try_lock().ok();
+        if let Some(own) = known.as_deref().copied().flatten().filter(|own| own.pid == pid) {
+            return own;
+        }
+        let stat = read_stat("/proc/self/stat").unwrap_or_default();
+        let own = Self::parse(&stat).unwrap_or(Own { pid, start_time: 0, forked: true });
+        if let Some(known) = &mut known {
+            **known = Some(own);
+        }
+        own
+    }
+
+    fn parse(stat: &[u8]) -> Option<Self> {
+        const FORKED_AND_NOT_EXECUTED: u64 = 0x40; // PF_FORKNOEXEC
+        let forked = stat_field(stat, 9)? & FORKED_AND_NOT_EXECUTED != 0;
+        Some(Own { pid: std::process::id(), start_time: stat_field(stat, 22)?, forked })
+    }
+
+    /// Whether nobody holds a lock but the calling thread, and nobody will: it is the only one, and when this
+    /// process began there was no other that it does not have.
+    fn is_alone(&self) -> bool {
+        // A directory's links: itself, its name, and one for each thread.
+        let threads = rustix::fs::stat("/proc/self/task").map(|stat| stat.st_nlink);
+        !self.forked && threads == Ok(3)
+    }
 }
 
 /// Whether the process that had this number at this time still runs. A zombie does not.
@@ -103,9 +157,22 @@ pub(crate) fn is_somebody(pid: u32) -> bool {
 /// Whether the first thread of the process has ended: all of it, or there are others left. The id has to
 /// be a living process's, or that of one nobody has waited for.
 pub(crate) fn first_thread_ended(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
+    let Some(stat) = read_stat(&format!("/proc/{pid}/stat")) else { return false };
     let state = stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2));
     state == Some(&b'Z')
+}
+
+/// Whether the calling thread is the one that lives, in a program in Rust, as long as its process.
+pub(crate) fn is_first_thread() -> bool {
+    rustix::thread::gettid() == rustix::process::getpid()
+}
+
+/// Ends a child that has no handle, and waits for it.
+pub(crate) fn kill_child(pid: u32) {
+    if let Some(raw) = to_pid(pid) {
+        let _ = rustix::process::kill_process(raw, Signal::KILL);
+        wait_for_child(pid);
+    }
 }
 
 /// Waits for a child that has no handle.
@@ -116,11 +183,16 @@ pub(crate) fn wait_for_child(pid: u32) {
     }
 }
 
-/// Field 22. Field 2 is the command's name in parentheses, and may contain both spaces and parentheses.
 pub(super) fn parse_start_time(stat: &[u8]) -> Option<u64> {
+    stat_field(stat, 22)
+}
+
+/// A field after the second, counted from 1. That is the command's name in parentheses, and may contain
+/// both spaces and parentheses.
+fn stat_field(stat: &[u8], number: usize) -> Option<u64> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let text = std::str::from_utf8(&stat[after_name..]).ok()?;
-    text.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    text.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// Whether the process has a memfd of this name mapped; `None` if it cannot be looked into.
@@ -264,23 +336,38 @@ pub(crate) fn redirect_stdin_to_null() -> Result<()> {
 
 /// Writes out what std buffers for the standard output, and says whether that was done in time.
 ///
-/// It may never be: the pipe is full and its reader asleep, or the stream is locked, in a forked child
-/// for ever. So a thread of its own tries it, and is left behind if it hangs.
+/// Where that might hang, it is [tried](try_flush): but that takes as long as a fork.
 pub(crate) fn flush_output(limit: Duration) -> bool {
+    if Own::get().is_alone() && takes_output(libc::STDOUT_FILENO) {
+        // It panics where the stream is just being written to: in the formatting of what is printed.
+        return std::panic::catch_unwind(|| std::io::stdout().flush()).is_ok();
+    }
+    try_flush(limit)
+}
+
+/// The same if it may never be: the pipe is full and its reader asleep, or the stream is locked, in a forked
+/// child for ever. So a thread of its own tries it, and is left behind if it hangs.
+fn try_flush(limit: Duration) -> bool {
     let (done, wait) = std::sync::mpsc::sync_channel(1);
     let flush = move || {
         let _ = std::io::stdout().flush();
-        let _ = std::io::stderr().flush();
         let _ = done.send(());
     };
     let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(flush);
     thread.is_ok() && wait.recv_timeout(limit).is_ok()
 }
 
+/// Whether the next write of some hundred bytes, which is as much as std buffers, will not wait.
+fn takes_output(fd: libc::c_int) -> bool {
+    let mut entry = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one entry, ours, for the time of the call.
+    unsafe { libc::poll(&raw mut entry, 1, 0) == 1 }
+}
+
 /// Ends the process at once: no exit handlers, no destructors. In a forked worker those belong to the
 /// parent: they would remove its temporary files and finish its connections.
 pub(crate) fn quick_exit(code: i32) -> ! {
-    flush_output(FLUSH_LIMIT);
+    try_flush(FLUSH_LIMIT);
     // SAFETY: `_exit` may be called anywhere.
     unsafe { libc::_exit(code) }
 }

@@ -5,6 +5,7 @@ use crate::ring::{BATCH, Hint};
 use crate::segment::PoolState;
 use crate::slot::{State, Word};
 use crate::sync::{Ordering, prefetch_to_write, spin_loop};
+use crate::sys::yield_cpu;
 use crate::worker::FuncWord;
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ const PARK_LIMIT: Duration = Duration::from_secs(1);
 const KEEP: usize = 64 << 20;
 /// Every so many ranges are taken in the order that favours what waits elsewhere.
 const FAIR_EVERY: u32 = 8;
-/// Every so many rounds of the search loop the core is told that it spins.
+/// Every so many rounds of the search loop the core is told that it spins, which takes as long as two rounds.
 const PAUSE_EVERY: u32 = 4;
+/// Every so many rounds, where processes of the pool share CPUs, another may have this one: some microseconds.
+const YIELD_EVERY: u32 = 128;
 /// Every so many rounds of the search loop other workers' windows are looked at, too.
 const STEAL_EVERY: u32 = 64;
 
@@ -93,9 +96,9 @@ impl Worker<'_> {
         let others = u64::from(segment.places().saturating_sub(2));
         let quota = self.tasks_left.unwrap_or(u64::MAX);
         let most = |waiting: u64| {
-            // One at a time while somebody could take the next; else an even share of what is there.
-            let idle = others > 0 && segment.bell().anybody_idle(self.index);
-            let share = if idle { 1 } else { waiting / (2 * others).max(1) };
+            // An even share of what is there, and of the rest the next time. Who is idle is woken for what is in the
+            // window as for what is in the ring.
+            let share = if others == 0 { waiting } else { waiting / (2 * (others + 1)) };
             share.min(BATCH as u64).min(quota)
         };
         // All at once, and for writing: otherwise the claim of one would wait for its line, then the next for its.
@@ -167,6 +170,8 @@ impl Worker<'_> {
         let crowded = workers > 1
             && segment.bell().searchers(self.index) >= (workers / 2).max(1).min(self.spare_cpus());
         let rounds = if crowded { 1 } else { self.spin.max(1) };
+        // The others that are awake may need the CPU more; but as long as this one searches nobody is woken.
+        let shares = workers >= self.cpus();
         if rounds > 1 {
             self.berth.stay_up();
         }
@@ -186,17 +191,22 @@ impl Worker<'_> {
             if self.stopping() {
                 break;
             }
-            // It takes as long as two rounds.
-            if round % PAUSE_EVERY == 0 {
+            if shares && round % YIELD_EVERY == YIELD_EVERY - 1 {
+                yield_cpu();
+            } else if round % PAUSE_EVERY == 0 {
                 spin_loop();
             }
         }
         None
     }
 
+    fn cpus(&self) -> usize {
+        self.segment.header().cpus.load(Ordering::Relaxed) as usize
+    }
+
     /// CPUs that are left for searching when the client has one.
     fn spare_cpus(&self) -> usize {
-        (self.segment.header().cpus.load(Ordering::Relaxed) as usize).saturating_sub(1).max(1)
+        self.cpus().saturating_sub(1).max(1)
     }
 
     /// Sleeps until there may be work; `Err` when there is a reason to leave.
