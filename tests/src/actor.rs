@@ -92,9 +92,14 @@ impl Actor {
         self.child.wait().expect("own child")
     }
 
+    /// Closes its input.
+    pub fn close_input(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// Closes its input and waits for its end.
     pub fn finish(&mut self) -> ExitStatus {
-        drop(self.child.stdin.take());
+        self.close_input();
         self.child.wait().expect("own child")
     }
 }

@@ -303,6 +303,7 @@ fn creator(args: &[String]) {
     if let Some(journal) = args.get(2) {
         let _ = pool.apply_async(sleeping(), (journal.clone(), 500)).expect("a task");
     }
+    pool.worker_pids(); // waits until they have been launched
     println!("ready");
     wait_for_the_end();
 }
@@ -341,6 +342,8 @@ fn creator_killed_while_a_guest_works(program: Program) {
 fn leave_a_stale_card(name: &str) {
     let mut creator = start_creator(&[name, "worker"]);
     let pid = creator.pid();
+    // The template comes when the pool has started already.
+    eventually("a template and a worker", SOON, || procs::descendants(pid).len() == 2);
     // Stopped, it cannot replace the template that is killed before it.
     assert!(procs::signal(pid, Signal::STOP));
     eventually("the creator stops", SOON, || procs::is_stopped(pid));

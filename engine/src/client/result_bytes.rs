@@ -5,7 +5,6 @@ use crate::recovery::{CLIENT, block_word};
 use crate::segment::Segment;
 use crate::slot::INLINE_RESULT;
 use crate::sync::Ordering;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A short result, aligned for every archive.
@@ -42,8 +41,10 @@ pub(crate) struct Holdings {
 
 #[derive(Default)]
 struct Held {
-    /// First extents of held blocks, and how many blocks of each are held.
-    blocks: HashMap<u32, u32>,
+    /// How many blocks are held of those that begin in each extent, as far as any ever were.
+    blocks: Vec<u32>,
+    /// How many these are together.
+    all: usize,
     extents: usize,
 }
 
@@ -60,18 +61,19 @@ impl Holdings {
 
     /// Whether no block of this worker is held.
     pub(crate) fn are_none(&self, worker: u32) -> bool {
-        self.of(worker).blocks.is_empty()
+        self.of(worker).all == 0
     }
 
     /// Whether one more block may be kept, which takes up so many extents.
     pub(crate) fn have_room(&self, handle: BlockHandle, extents: usize) -> bool {
         let held = self.of(handle.owner);
-        held.blocks.contains_key(&extent_of(handle)) || held.extents + extents <= self.most
+        let shares = held.blocks.get(extent_of(handle)).is_some_and(|&blocks| blocks > 0);
+        shares || held.extents + extents <= self.most
     }
 }
 
-fn extent_of(handle: BlockHandle) -> u32 {
-    handle.block / WORDS_PER_EXTENT as u32
+fn extent_of(handle: BlockHandle) -> usize {
+    handle.block as usize / WORDS_PER_EXTENT
 }
 
 /// A result block that this client holds; dropping it gives the block back to its worker (T12).
@@ -83,12 +85,16 @@ pub(crate) struct ResultBlock {
 }
 
 impl ResultBlock {
-    /// The caller has adopted the block.
+    /// The caller has adopted the block, which is one that the region can have.
     pub(crate) fn new(holdings: Arc<Holdings>, handle: BlockHandle, extents: usize) -> Self {
         let mut held = holdings.of(handle.owner);
-        let blocks = held.blocks.entry(extent_of(handle)).or_default();
-        *blocks += 1;
-        if *blocks == 1 {
+        let extent = extent_of(handle);
+        if extent >= held.blocks.len() {
+            held.blocks.resize(extent + 1, 0);
+        }
+        held.blocks[extent] += 1;
+        held.all += 1;
+        if held.blocks[extent] == 1 {
             held.extents += extents;
         }
         drop(held);
@@ -108,12 +114,11 @@ impl Drop for ResultBlock {
         }
         // After our reads and the change of the word: `are_none` promises that they are over.
         let mut held = self.holdings.of(self.handle.owner);
-        if let Some(blocks) = held.blocks.get_mut(&extent_of(self.handle)) {
-            *blocks -= 1;
-            if *blocks == 0 {
-                held.blocks.remove(&extent_of(self.handle));
-                held.extents = held.extents.saturating_sub(self.extents);
-            }
+        let extent = extent_of(self.handle);
+        held.blocks[extent] -= 1;
+        held.all -= 1;
+        if held.blocks[extent] == 0 {
+            held.extents = held.extents.saturating_sub(self.extents);
         }
         drop(held);
         segment.starved(self.handle.owner).wake_sleepers();

@@ -74,10 +74,10 @@ impl Client {
             }
         };
         let lane = spec.func.lane();
-        let ticket = self.place(&mut state, number, spec, items, to, tag);
+        let mut ticket = self.place(&mut state, number, spec, items, to, tag);
         self.publish(&state, lane);
         drop(state);
-        self.segment.bell().notify(lane);
+        ticket.asleep = self.segment.bell().notify_seeing(lane);
         Ok(ticket)
     }
 
@@ -144,11 +144,11 @@ impl Client {
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
         let task = InFlight { to, tag, function, kept: None };
-        let ticket = self.put(&mut state, number, func, Shape::Inline, words, len as u8, task);
+        let mut ticket = self.put(&mut state, number, func, Shape::Inline, words, len as u8, task);
         let lane = func.lane();
         self.publish(&state, lane);
         drop(state);
-        self.segment.bell().notify(lane);
+        ticket.asleep = self.segment.bell().notify_seeing(lane);
         Ok(ticket)
     }
 
@@ -302,7 +302,7 @@ impl Client {
             // positions are corrupt; the back-stop repairs them.
             self.segment.requeue(lane).announce(number);
         }
-        Ticket { slot: number, generation, caller: tag }
+        Ticket { slot: number, generation, caller: tag, asleep: false }
     }
 
     /// Submits what is left of a chunk.

@@ -17,11 +17,15 @@ pub(crate) struct Ticket {
     pub generation: u32,
     /// By which a [caller](super::Target::Caller) gets its outcome.
     pub caller: u64,
+    /// All workers were asleep: the result comes after a wake-up, and waiting awake would only keep a CPU from
+    /// whoever is woken.
+    pub asleep: bool,
 }
 
-/// Rounds that a thread waits awake: at most some 50 microseconds, and few if that has not helped lately.
+/// Rounds that a thread waits awake: at most some 50 microseconds, which a wake-up costs, and some 10 if that has not
+/// helped lately: fewer would not see what comes soon again.
 pub(super) const SPIN_MOST: u32 = if cfg!(feature = "crash") { 10 } else { 2000 };
-const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 20 };
+const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 400 };
 /// Every so many rounds, where processes of the pool share CPUs, another may have this one: some microseconds.
 const YIELD_EVERY: u32 = 64;
 /// The back-stop: peers that were stopped in the middle of a wake-up are noticed after this time,
@@ -75,7 +79,9 @@ impl Client {
             let now = word.load();
             now.generation() != ticket.generation || now.is_terminal()
         };
-        self.await_change(over);
+        if !ticket.asleep {
+            self.await_change(over);
+        }
         let mut backstop = Backstop::new();
         loop {
             {

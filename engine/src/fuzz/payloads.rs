@@ -3,7 +3,9 @@
 use super::{fuzz, mutate};
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::Result;
-use crate::payload::{Grow, Payload, Span, put, put_items, take, view, view_items};
+use crate::payload::{
+    Grow, Payload, Span, flat_items_len, put, put_flat_items, put_items, take, view, view_items,
+};
 use crate::sync::{AtomicU32, Ordering};
 use crate::task::Status;
 use fastrand::Rng;
@@ -136,6 +138,35 @@ fn any_bytes_as_archives() {
     });
 }
 
+/// What is written item by item is what is written as a whole.
+fn in_one_go<T: Payload + Clone + PartialEq + std::fmt::Debug>(item: impl Fn(usize) -> T) {
+    let lens = [0, 1, 2, 3, 5, 63, 64, 255, 511, 512, 513, 1024, 1025, 4095, 4096, 4097, 9000];
+    for len in lens.into_iter().filter(|len| len * size_of::<T>() < 100_000) {
+        let items: Vec<T> = (0..len).map(&item).collect();
+        for most in [len, len + 1, len + 600] {
+            let mut heap = Heap(vec![0; flat_items_len::<T>(most).div_ceil(16)]);
+            let span = heap.span();
+            let (count, end) = put_flat_items(&mut items.iter().cloned(), most, span).expect("room");
+            assert_eq!(count, len);
+            assert_eq!(take::<Vec<T>>(&aligned(&heap.bytes(end))).expect("an archive"), items);
+        }
+        // An iterator with more items keeps them.
+        let mut longer = items.iter().cloned().chain([item(7)]);
+        let mut heap = Heap(vec![0; flat_items_len::<T>(len).div_ceil(16)]);
+        let (count, _) = put_flat_items(&mut longer, len, heap.span()).expect("room");
+        assert_eq!((count, longer.next(), longer.next()), (len, Some(item(7)), None));
+    }
+}
+
+#[test]
+fn items_one_by_one() {
+    in_one_go(|i| i as u8);
+    in_one_go(|i| i as u64 * 31);
+    in_one_go(|i| [i as i16, 7, -1]);
+    in_one_go(|i| [i as u64; 600]); // more than the buffer
+    in_one_go(|_| [0_u32; 0]);
+}
+
 #[test]
 fn any_bytes_as_items() {
     fuzz("any bytes as items of a chunk's arguments", 4000, |random: &mut Rng| {
@@ -191,10 +222,20 @@ fn any_bytes_as_results_of_chunks() {
                 panic!("there is room")
             };
             for i in 0..random.u64(..12) {
-                match random.u32(..6) {
+                match random.u32(..8) {
                     0 => writer.push_failure(Status::Panicked, b"place\0message"),
                     1 => writer.push(&text(random)),
                     2 => writer.push(&shape(random)),
+                    // As many as there is room for, until one has no value.
+                    3 => {
+                        let (many, last) = ([i; 6], random.usize(..9));
+                        let before = writer.items();
+                        let ended = writer.push_values(&many, |index, &item| {
+                            if (index - before) as usize == last { Err(()) } else { Ok(item) }
+                        });
+                        let added = (writer.items() - before) as usize;
+                        assert!(added <= 6 && added <= last && ended.is_some() <= (added == last));
+                    }
                     _ => writer.push(&i),
                 }
             }

@@ -1,9 +1,10 @@
 //! Starting worker processes: by fork from a template, by fork server, or by running the program anew.
 //!
-//! Workers are never forked from the pool's own process, which may have threads: a *template*, a process
-//! with one thread that does nothing else, forks them. With [`Context::Fork`] the template is a fork of
-//! the program as it was when the pool started, so replacements start from the same state as the first
-//! workers; with [`Context::ForkServer`] it is a fresh run of the program's file.
+//! The pool's own process may have threads: a *template*, a process with one thread that does nothing else,
+//! forks workers. With [`Context::Fork`] the template is a fork of the program as it was when the pool started,
+//! so replacements start from the same state as the first workers; with [`Context::ForkServer`] it is a fresh run
+//! of the program's file. The very first worker may be the template's twin: a fork of the same thread at the
+//! same time.
 
 mod enter;
 mod exec;

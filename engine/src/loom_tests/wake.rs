@@ -340,7 +340,7 @@ mutants! {
     a_parking_worker_without_its_fence = a_parking_worker_hears_of_a_task
         with "wake/berth.rs" "announce" "fence" Relaxed;
     notify_without_its_fence = a_parking_worker_hears_of_a_task
-        with "wake/bell.rs" "notify" "fence" Relaxed;
+        with "wake/bell.rs" "notify_seeing" "fence" Relaxed;
     a_forced_notify_without_its_fence = a_parking_worker_hears_of_a_task_that_is_announced_again
         with "wake/bell.rs" "notify_force" "fence" Relaxed;
     a_parking_worker_without_its_fence_before_a_forced_notify =
@@ -355,7 +355,7 @@ mutants! {
     a_searcher_without_its_fence = a_searcher_passes_wake_ups_on
         with "wake/bell.rs" "pass_on" "fence" Relaxed;
     notify_without_its_fence_against_a_searcher = a_searcher_passes_wake_ups_on
-        with "wake/bell.rs" "notify" "fence" Relaxed;
+        with "wake/bell.rs" "notify_seeing" "fence" Relaxed;
     a_woken_worker_without_its_fence = a_woken_worker_passes_wake_ups_on
         with "wake/bell.rs" "pass_on" "fence" Relaxed;
     a_leaving_worker_without_its_fence = a_leaving_worker_passes_wake_ups_on

@@ -169,7 +169,8 @@ impl Builder {
         self
     }
 
-    /// Starts the pool. When this returns, all workers have been launched.
+    /// Starts the pool. With [`Context::Fork`] workers are still being launched when this returns; should that
+    /// fail, all calls report why, as they do if the initializer fails.
     pub fn start(self) -> Result<Pool> {
         let cpus = sys::usable_cpus();
         let processes = self.processes.unwrap_or(cpus);

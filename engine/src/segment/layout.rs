@@ -9,7 +9,7 @@ use crate::wake::Masks;
 use std::cell::Cell;
 
 /// Changes whenever a word moves or means something else.
-pub(crate) const VERSION: u64 = 3;
+pub(crate) const VERSION: u64 = 4;
 /// The first eight bytes of every pool.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringpool");
 /// Most processes that a pool can have, its client included: the owner field has ten bits.
@@ -132,7 +132,12 @@ pub(crate) struct ProcessEntry {
     pub role: AtomicU32,
     /// For auditors; 0 until the supervisor has found the time to note it.
     pub start_time: AtomicU64,
-    _life_line: [u64; 13],
+    /// Extents of the region that have ever been used.
+    pub extents: AtomicU32,
+    /// 1 while the process sleeps until somebody gives back one of its blocks. On this line, which is seldom
+    /// written, because it is read with each block that is given back.
+    pub starved: AtomicU32,
+    _life_line: [u64; 12],
     /// See [`Park`](crate::wake::Park).
     pub park: AtomicU32,
     /// A bit for each lane that the worker serves. On this line, because it is read with the park word.
@@ -145,11 +150,7 @@ pub(crate) struct ProcessEntry {
     /// Tasks done in this place since the pool began: a statistic, and a sign of life for the client's
     /// back-stop. Counted (Release) after T3.
     pub tasks: AtomicU64,
-    /// Extents of the region that have ever been used.
-    pub extents: AtomicU32,
-    /// 1 while the process sleeps until somebody gives back one of its blocks.
-    pub starved: AtomicU32,
-    _statistics_line: [u32; 26],
+    _statistics_line: [u64; 14],
 }
 
 /// The words of a client, apart from its arrays.

@@ -119,18 +119,26 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
     /// whoever stops searching looks at the backlog afterwards and passes the wake-up on.
     #[inline]
     pub(crate) fn notify(&self, lane: usize) {
+        let _ = self.notify_seeing(lane);
+    }
+
+    /// The same; whether all workers were asleep, so that nobody begins before the kernel has woken one.
+    #[inline]
+    pub(crate) fn notify_seeing(&self, lane: usize) -> bool {
         fence(Ordering::SeqCst); // pairs with the fence in `Berth::announce`
         let searching = |p| {
             let seat = (self.seat)(p);
             seat.park.state() == ParkState::Search && seat.serves(lane)
         };
         if self.members(&self.masks.searching).any(searching) {
-            return;
+            return false;
         }
         if (0..self.words).all(|word| self.masks.idle[word].load(Ordering::Relaxed) == 0) {
-            return;
+            return false;
         }
+        let all = self.members(&self.masks.idle).count() + 1 >= self.processes as usize;
         self.wake_one(lane);
+        all
     }
 
     fn idle_for(&self, lane: usize) -> impl Iterator<Item = Park<'a>> {

@@ -7,10 +7,12 @@ use crate::slot::{State, Word};
 use crate::sync::{Ordering, prefetch_to_write, spin_loop};
 use crate::sys::yield_cpu;
 use crate::worker::FuncWord;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A parked worker looks around this often even if nobody wakes it.
 const PARK_LIMIT: Duration = Duration::from_secs(1);
+/// Who is woken so soon after it went to sleep had better stayed awake: as long as a search takes, and a wake-up.
+const SOON: Duration = Duration::from_micros(100);
 /// Free payload memory that a worker keeps when it has been idle for that long.
 const KEEP: usize = 64 << 20;
 /// Every so many ranges are taken in the order that favours what waits elsewhere.
@@ -169,7 +171,9 @@ impl Worker<'_> {
         let workers = segment.places() as usize - 1;
         let crowded = workers > 1
             && segment.bell().searchers(self.index) >= (workers / 2).max(1).min(self.spare_cpus());
-        let rounds = if crowded { 1 } else { self.spin.max(1) };
+        // A client that has just been woken takes a while to come again, if it comes, and may need this very CPU.
+        let hopeless = std::mem::take(&mut self.woke) && !self.patient;
+        let rounds = if crowded || hopeless { 1 } else { self.spin.max(1) };
         // The others that are awake may need the CPU more; but as long as this one searches nobody is woken.
         let shares = workers >= self.cpus();
         if rounds > 1 {
@@ -222,6 +226,7 @@ impl Worker<'_> {
             PoolState::Running => {}
             PoolState::Draining | PoolState::Stopping => return Err(Leave::PoolEnded),
         }
+        let begin = Instant::now();
         while self.berth.is_asleep() {
             if !self.berth.sleep(PARK_LIMIT) {
                 if (self.creator_gone)() {
@@ -236,6 +241,7 @@ impl Worker<'_> {
                 break; // only a stopped process leaves work without waking us
             }
         }
+        self.patient = begin.elapsed() < SOON;
         Ok(())
     }
 }

@@ -60,6 +60,10 @@ pub(crate) struct Worker<'s> {
     cursor: u32,
     /// Rounds of the search loop before it parks; 0 on a machine without a CPU to spare.
     spin: u32,
+    /// The client slept until the last task was done.
+    woke: bool,
+    /// It is worth waiting awake for such a client: the last sleep was short.
+    patient: bool,
     /// A task is done, and nobody has looked whether the client sleeps.
     untold: bool,
     /// Nothing has run since memory was given back.
@@ -106,6 +110,8 @@ impl<'s> Worker<'s> {
             rounds: 0,
             cursor: 0,
             spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
+            woke: false,
+            patient: true,
             untold: false,
             trimmed: true,
             tasks: segment.process(index).tasks.load(Ordering::Relaxed),

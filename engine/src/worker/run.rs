@@ -62,8 +62,12 @@ impl Worker<'_> {
         // itself and will not ask for the result, so the block is ours to give back (unless it has been
         // adopted all the same; then we do not hold it, and nothing happens).
         match slot.word().finish(task.run) {
-            Some(done) if done.has_waiter() => slot.word().wake(),
-            Some(_) => {}
+            Some(done) => {
+                self.woke = done.has_waiter();
+                if self.woke {
+                    slot.word().wake();
+                }
+            }
             None => {
                 if let Some(block) = block {
                     self.region.free(segment, block);

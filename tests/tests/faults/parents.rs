@@ -6,6 +6,8 @@ use ringpool::{Context, Pool};
 use ringpool_tests::actor::{Actor, wait_for_the_end};
 use ringpool_tests::{CONTEXTS, eventually, procs, test};
 use rustix::process::Signal;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 pub fn tests() -> Vec<Trial> {
@@ -24,9 +26,17 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// Killed while the pool is idle or works; ended together with all its processes, as a service manager
-/// does; ends without dropping the pool; exits in the middle of tasks.
-const ENDS: [&str; 6] =
-    ["killed_idle", "killed_working", "template_then_parent", "all_are_ended", "forgets", "exits"];
+/// does; ends without dropping the pool; exits in the middle of tasks; runs another program, which for the kernel
+/// is no end.
+const ENDS: [&str; 7] = [
+    "killed_idle",
+    "killed_working",
+    "template_then_parent",
+    "all_are_ended",
+    "forgets",
+    "exits",
+    "executes",
+];
 
 fn sleep_long() {
     std::thread::sleep(Duration::from_secs(600));
@@ -48,7 +58,7 @@ pub fn holder(args: &[String]) {
     }
     let pool = builder.start().expect("a pool");
     assert_eq!(pool.apply(crate::double, (4,)).expect("a result"), 8);
-    if matches!(end.as_str(), "killed_working" | "exits") {
+    if matches!(end.as_str(), "killed_working" | "exits" | "executes") {
         let _ = pool.apply_async(sleep_long, ()).expect("a task");
         let _ = pool.apply_async(spin_for_ever, ()).expect("a task");
     }
@@ -68,6 +78,7 @@ pub fn holder(args: &[String]) {
     match end.as_str() {
         "forgets" => std::mem::forget(pool),
         "exits" => std::process::exit(0),
+        "executes" => panic!("{}", Command::new("sleep").arg("600").exec()),
         _ => unreachable!("it is killed before"),
     }
 }
@@ -84,6 +95,8 @@ fn parent_gone(context: Context, named: bool, end: &str) {
     assert_eq!(card(), named);
     if matches!(end, "forgets" | "exits") {
         assert!(parent.finish().success());
+    } else if end == "executes" {
+        parent.close_input();
     } else {
         if end == "all_are_ended" {
             // The answer does not matter: a worker may have gone with another's end already.

@@ -13,6 +13,7 @@ pub fn tests() -> Vec<Trial> {
     tests.push(test("a chunk is one task", chunks_count_once));
     tests.push(test("tasks that fail count, too", failures_count));
     tests.push(test("many replacements under load", replacements_under_load));
+    tests.extend(in_contexts("a pool outlives the thread that made it", made_by_a_thread));
     tests.extend(in_contexts("a pool inside a worker", nested));
     tests.push(test("a pool inside a worker that is terminated", nested_terminated));
     tests
@@ -86,6 +87,20 @@ fn replacements_under_load() {
     });
     assert_eq!(pool.processes(), 3);
     eventually("all places are taken again", Duration::from_secs(30), || pool.worker_pids().len() == 3);
+}
+
+fn made_by_a_thread(context: Context) {
+    let made = std::thread::spawn(move || {
+        let pool = pool(context);
+        let pids = pool.worker_pids();
+        (pool, pids)
+    });
+    let (pool, pids) = made.join().unwrap();
+    // Workers whose parent thread's end were theirs would be dead by then, and perhaps replaced.
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(pool.map(|x: u64| x + 1, 0..100).unwrap().len(), 100);
+    assert_eq!(pool.worker_pids(), pids);
+    assert!(pids.into_iter().all(is_alive));
 }
 
 /// A task that uses a pool of its own.
