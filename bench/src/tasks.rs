@@ -1,7 +1,7 @@
 //! The functions that everybody runs. They do next to nothing, so that all time is that of the pools.
 
-use ringpool::ArchivedSharedSlice;
 use ringpool::rkyv::vec::ArchivedVec;
+use ringpool::{ArchivedSharedSlice, ResultSlice};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,14 +22,14 @@ pub fn xor_into(bytes: &[u8], out: &mut [u8]) {
     }
 }
 
-/// [`xor`] of an argument where it lies.
-pub fn xor_view(bytes: &ArchivedVec<u8>) -> Vec<u8> {
-    xor(bytes)
+/// [`xor`] of an argument where it lies, into a result where it will lie.
+pub fn xor_view(bytes: &ArchivedVec<u8>) -> ResultSlice<u8> {
+    ResultSlice::new(bytes.len(), |out| xor_into(bytes, out))
 }
 
-/// [`xor`] of an array that was made in shared memory.
-pub fn xor_shared(bytes: &ArchivedSharedSlice<u8>) -> Vec<u8> {
-    xor(bytes)
+/// The same of an array that was made in shared memory.
+pub fn xor_shared(bytes: &ArchivedSharedSlice<u8>) -> ResultSlice<u8> {
+    ResultSlice::new(bytes.len(), |out| xor_into(bytes, out))
 }
 
 /// Looks at a byte of every cache line.

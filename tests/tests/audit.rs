@@ -58,6 +58,9 @@ fn keep_busy(pool: &Pool, over: &AtomicBool) {
 
 fn busy(context: Context) {
     let pool = pool_of(3, context);
+    // A pool may be used before all of its workers are up.
+    let is_up = || audit::by_pid(pool.worker_pids()[0]).is_ok();
+    eventually("the worker has the pool", Duration::from_secs(20), is_up);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _end = SetOnDrop(&over);
