@@ -25,6 +25,8 @@ mod error;
 mod launch;
 #[cfg(not(loom))]
 mod name_card;
+#[cfg(all(not(loom), feature = "parts"))]
+pub mod parts;
 #[cfg(not(loom))]
 mod payload;
 #[cfg(not(loom))]

@@ -2,6 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ringpool::Pool;
+use ringpool::parts::Parts;
 use ringpool_bench::contestants::crossbeam::ThreadPool;
 use ringpool_bench::contestants::pipe::PipeWorker;
 use ringpool_bench::tasks::{inc, xor, xor_shared, xor_view};
@@ -207,6 +208,28 @@ fn timed(calls: u64, data: &[u8], mut call: impl FnMut(Vec<u8>)) -> Duration {
         .sum()
 }
 
+/// The parts of the protocol by themselves, in one process: no line leaves its core.
+fn parts(c: &mut Criterion) {
+    let mut parts = Parts::new().expect("memory");
+    let mut group = c.benchmark_group("parts");
+    for hints in [1_u32, 16] {
+        group.throughput(Throughput::Elements(hints.into()));
+        group.bench_function(BenchmarkId::new("ready_ring", hints), |b| {
+            b.iter(|| parts.hints(black_box(hints)))
+        });
+    }
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("slot", |b| b.iter(|| parts.slot()));
+    group.bench_function("completion_ring", |b| b.iter(|| parts.completion()));
+    group.bench_function("notify_nobody", |b| b.iter(|| parts.notify()));
+    for bytes in [1 << 10, 64 << 10, 1 << 20, 16 << 20] {
+        group.throughput(Throughput::Bytes(bytes as u64));
+        group.bench_function(BenchmarkId::new("arena_block", bytes), |b| {
+            b.iter(|| parts.block(black_box(bytes)).expect("room"));
+        });
+    }
+}
+
 fn main() {
     ringpool::init();
     let mut criterion = Criterion::default()
@@ -214,6 +237,7 @@ fn main() {
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
+    parts(&mut criterion);
     round_trip(&mut criterion);
     pipelined(&mut criterion);
     map(&mut criterion);
