@@ -26,7 +26,11 @@ pub const STEPS: &[Step] = &[
         limit: 900,
         run: |job| job.run(cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings")),
     },
-    Step { name: "engine", limit: 1200, run: |job| job.run(cargo("test --package ringpool --features parts")) },
+    Step {
+        name: "engine",
+        limit: 1200,
+        run: |job| job.run(cargo("test --package ringpool --features parts")),
+    },
     Step { name: "loom", limit: 1800, run: loom },
     Step { name: "models", limit: 1200, run: |job| job.run(cargo("test --package ringpool-models")) },
     Step { name: "integration", limit: 1800, run: |job| job.run(cargo("test --package ringpool-tests")) },
