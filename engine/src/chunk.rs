@@ -46,11 +46,11 @@ const fn align(at: usize) -> usize {
 ///
 /// Every item gets a segment, come what may: if memory runs out, the ones that do not fit become
 /// failures that say so, and smaller ones after them are still written.
-pub struct ChunkWriter<'a> {
-    room: Room<'a>,
+pub struct ChunkWriter<'r, 'g> {
+    room: &'r mut Room<'g>,
     /// Where the bytes that count end.
     used: usize,
-    done: &'a AtomicU32,
+    done: &'r AtomicU32,
     items: u32,
     last: Last,
 }
@@ -63,24 +63,18 @@ enum Last {
     Full { at: usize, count: u32 },
 }
 
-impl<'a> ChunkWriter<'a> {
-    /// Begins a chunk at the start of `first`, or of better memory for `items` values of type `T`. Gives
-    /// the memory back if there is not even room for a failure.
-    pub(crate) fn new<T: Payload>(
-        first: Span,
-        grow: &'a mut dyn Grow,
-        done: &'a AtomicU32,
-        items: usize,
-    ) -> Result<Self, (Room<'a>, Error)> {
-        let mut room = Room::new(first, grow);
-        let reserved = match room.reserve(0, expected::<T>(items)) {
+impl<'r, 'g> ChunkWriter<'r, 'g> {
+    /// Makes room for a chunk of `items` values of type `T`, or at least for one failure.
+    pub(crate) fn reserve<T: Payload>(room: &mut Room<'_>, items: usize) -> Result<()> {
+        match room.reserve(0, expected::<T>(items)) {
             Err(error) if error.is_arena_full() => room.reserve(0, RESERVE),
             other => other,
-        };
-        match reserved {
-            Ok(()) => Ok(ChunkWriter { room, used: 0, done, items: 0, last: Last::Closed }),
-            Err(error) => Err((room, error)),
         }
+    }
+
+    /// Begins a chunk at the start of a room in which [there is some](Self::reserve).
+    pub(crate) fn new(room: &'r mut Room<'g>, done: &'r AtomicU32) -> Self {
+        ChunkWriter { room, used: 0, done, items: 0, last: Last::Closed }
     }
 
     /// How many items there are.
@@ -191,7 +185,7 @@ impl<'a> ChunkWriter<'a> {
         let at = align(self.used);
         let start = at + HEADER;
         self.room.reserve(self.used, start + RESERVE)?;
-        let (_, end) = put(self.room.span, start, &mut self.room)?;
+        let (_, end) = put(self.room.span, start, self.room)?;
         self.room.reserve(end, end + RESERVE)?;
         self.close();
         self.header(at, Status::Value as u32, 1, end - start);
@@ -258,10 +252,10 @@ impl<'a> ChunkWriter<'a> {
         self.done.store(self.items, Ordering::Release);
     }
 
-    /// The memory, and how much of it is used.
-    pub fn finish(mut self) -> (Span, usize) {
+    /// How much of the room is used.
+    pub fn finish(mut self) -> usize {
         self.close();
-        (self.room.span, self.used)
+        self.used
     }
 }
 
@@ -276,8 +270,8 @@ fn expected<T: Payload>(items: usize) -> usize {
 }
 
 /// What [`push_values`](ChunkWriter::push_values) has added; told to the writer at the end, whatever that is.
-struct Added<'w, 'a> {
-    writer: &'w mut ChunkWriter<'a>,
+struct Added<'w, 'r, 'g> {
+    writer: &'w mut ChunkWriter<'r, 'g>,
     at: usize,
     count: u32,
     start: usize,
@@ -285,7 +279,7 @@ struct Added<'w, 'a> {
     added: u32,
 }
 
-impl Drop for Added<'_, '_> {
+impl Drop for Added<'_, '_, '_> {
     #[inline]
     fn drop(&mut self) {
         if self.added > 0 {

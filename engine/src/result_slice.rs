@@ -155,7 +155,7 @@ impl<T: Pod + Payload> Reply for ResultSlice<T> {
         self.with(|items| put_items(items, room.span, room)).map(|(_, used)| used)
     }
 
-    fn push(self, writer: &mut ChunkWriter<'_>) {
+    fn push(self, writer: &mut ChunkWriter<'_, '_>) {
         self.with(|items| writer.push_items(items));
     }
 }

@@ -251,12 +251,28 @@ impl Books {
     }
 
     /// Notes a task in its slot.
+    ///
+    /// Given in pieces, and each kind by itself, so that all goes from registers to where it belongs: a task that
+    /// was put together on the stack would be loaded in wider pieces than it was stored in, and the processor
+    /// waits for the stores then.
     #[inline(always)]
-    pub(super) fn enter(&mut self, number: u32, task: InFlight) {
-        if let Target::Stream(stream) = task.to {
-            self.streams[stream as usize].tasks += 1;
+    pub(super) fn enter(
+        &mut self,
+        number: u32,
+        to: Target,
+        tag: u64,
+        function: u32,
+        kept: Option<Box<Kept>>,
+    ) {
+        let task = &mut self.entries[number as usize].task;
+        match to {
+            Target::Sink(sink) => *task = Some(InFlight { to: Target::Sink(sink), tag, function, kept }),
+            Target::Stream(stream) => {
+                self.streams[stream as usize].tasks += 1;
+                *task = Some(InFlight { to: Target::Stream(stream), tag, function, kept });
+            }
+            Target::Caller => *task = Some(InFlight { to: Target::Caller, tag, function, kept }),
         }
-        self.entries[number as usize].task = Some(task);
         self.in_flight += 1;
         self.worked = true;
     }

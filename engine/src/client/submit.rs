@@ -101,15 +101,14 @@ impl Client {
         let mut placed = 0;
         for Call { tag, words, len, args } in calls.iter() {
             let Some(number) = self.take_slot(&mut state) else { break };
-            let to = Target::Stream(stream);
             match args {
                 None => {
-                    let task = InFlight { to, tag: *tag, function, kept: None };
-                    self.put(&mut state, number, func, Shape::Inline, words, *len as u8, task);
+                    self.put(&mut state, number, func, Shape::Inline, words, *len as u8, false);
+                    state.enter(number, Target::Stream(stream), *tag, function, None);
                 }
                 Some(args) => {
                     let spec = TaskSpec { func, name, args: Args::clone(args), shape: args.shape() };
-                    self.place(&mut state, number, spec, None, to, *tag);
+                    self.place(&mut state, number, spec, None, Target::Stream(stream), *tag);
                 }
             }
             placed += 1;
@@ -143,8 +142,9 @@ impl Client {
         };
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
-        let task = InFlight { to, tag, function, kept: None };
-        let mut ticket = self.put(&mut state, number, func, Shape::Inline, words, len as u8, task);
+        let generation = self.put(&mut state, number, func, Shape::Inline, words, len as u8, false);
+        state.enter(number, to, tag, function, None);
+        let mut ticket = Ticket { slot: number, generation, caller: tag, asleep: false };
         let lane = func.lane();
         self.publish(&state, lane);
         drop(state);
@@ -251,10 +251,14 @@ impl Client {
                 Some(Box::new(Kept { args, chunk }))
             }
         };
-        self.put(state, number, func, shape, &words, len, InFlight { to, tag, function, kept })
+        let generation = self.put(state, number, func, shape, &words, len, items.is_some());
+        state.enter(number, to, tag, function, kept);
+        Ticket { slot: number, generation, caller: tag, asleep: false }
     }
 
-    /// The same, given the words of the arguments and how many bytes of them are the arguments themselves.
+    /// The same for the slot alone, given the words of the arguments and how many bytes of them are the arguments
+    /// themselves. The task is [entered](Books::enter) into the books before these are unlocked. Gives the
+    /// slot's generation.
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "all of them stay in registers")]
     fn put(
@@ -265,8 +269,8 @@ impl Client {
         shape: Shape,
         words: &ArgWords,
         len: u8,
-        task: InFlight,
-    ) -> Ticket {
+        is_chunk: bool,
+    ) -> u32 {
         let slot = self.segment.slot(number);
         let generation = state.entries[number as usize].generation;
         let meta = Meta { shape, max_attempts: self.max_attempts, inline_len: usize::from(len) };
@@ -280,15 +284,13 @@ impl Client {
                 slot.args.fill_words(&words);
             }
         }
-        if task.chunk().is_some() {
+        if is_chunk {
             slot.handle.store(0, Ordering::Relaxed);
             slot.done.store(0, Ordering::Relaxed);
             slot.progress.store(0, Ordering::Relaxed);
         }
         slot.meta.store(meta.pack(), Ordering::Relaxed);
         slot.func.store(func.0, Ordering::Relaxed);
-        let tag = task.tag;
-        state.enter(number, task);
         slot.word().submit(generation);
 
         let lane = func.lane();
@@ -302,7 +304,7 @@ impl Client {
             // positions are corrupt; the back-stop repairs them.
             self.segment.requeue(lane).announce(number);
         }
-        Ticket { slot: number, generation, caller: tag, asleep: false }
+        generation
     }
 
     /// Submits what is left of a chunk.
@@ -317,7 +319,9 @@ impl Client {
         let Some(chunk) = kept.chunk else { return };
         let (words, len) = kept.args.words(Some(chunk.items));
         let (func, _) = state.function(task.function);
-        self.put(state, next, func, chunk.shape, &words, len, task);
+        self.put(state, next, func, chunk.shape, &words, len, true);
+        let InFlight { to, tag, function, kept } = task;
+        state.enter(next, to, tag, function, kept);
         self.publish(state, func.lane());
         self.segment.bell().notify(func.lane());
     }

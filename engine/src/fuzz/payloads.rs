@@ -4,7 +4,7 @@ use super::{fuzz, mutate};
 use crate::chunk::{ChunkReader, ChunkWriter};
 use crate::error::Result;
 use crate::payload::{
-    Grow, Payload, Span, flat_items_len, put, put_flat_items, put_items, take, view, view_items,
+    Grow, Payload, Room, Span, flat_items_len, put, put_flat_items, put_items, take, view, view_items,
 };
 use crate::sync::{AtomicU32, Ordering};
 use crate::task::Status;
@@ -218,9 +218,9 @@ fn any_bytes_as_results_of_chunks() {
     fuzz("any bytes as results of chunks", 4000, |random: &mut Rng| {
         let done = AtomicU32::new(0);
         let mut bytes = written(|first, heap| {
-            let Ok(mut writer) = ChunkWriter::new::<u64>(first, heap, &done, 3) else {
-                panic!("there is room")
-            };
+            let mut room = Room::new(first, heap);
+            assert!(ChunkWriter::reserve::<u64>(&mut room, 3).is_ok());
+            let mut writer = ChunkWriter::new(&mut room, &done);
             for i in 0..random.u64(..12) {
                 match random.u32(..8) {
                     0 => writer.push_failure(Status::Panicked, b"place\0message"),
@@ -239,7 +239,7 @@ fn any_bytes_as_results_of_chunks() {
                     _ => writer.push(&i),
                 }
             }
-            writer.finish().1
+            writer.finish()
         });
         mutate(random, &mut bytes);
         let claimed = match random.u32(..3) {

@@ -22,7 +22,7 @@ pub trait Reply: Sized {
 
     /// Adds it to the results of a chunk.
     #[doc(hidden)]
-    fn push(self, writer: &mut ChunkWriter<'_>);
+    fn push(self, writer: &mut ChunkWriter<'_, '_>);
 
     /// [`ChunkWriter::push_values`], if it can be done with values of this type.
     #[doc(hidden)]
@@ -30,7 +30,7 @@ pub trait Reply: Sized {
     fn push_all<I, E>(
         _items: &[I],
         _make: impl FnMut(u32, &I) -> Result<Self, E>,
-        _writer: &mut ChunkWriter<'_>,
+        _writer: &mut ChunkWriter<'_, '_>,
     ) -> Option<E> {
         None
     }
@@ -45,7 +45,7 @@ impl<T: Payload> Reply for T {
     }
 
     #[inline]
-    fn push(self, writer: &mut ChunkWriter<'_>) {
+    fn push(self, writer: &mut ChunkWriter<'_, '_>) {
         writer.push(&self);
     }
 
@@ -53,7 +53,7 @@ impl<T: Payload> Reply for T {
     fn push_all<I, E>(
         items: &[I],
         make: impl FnMut(u32, &I) -> Result<T, E>,
-        writer: &mut ChunkWriter<'_>,
+        writer: &mut ChunkWriter<'_, '_>,
     ) -> Option<E> {
         writer.push_values(items, make)
     }

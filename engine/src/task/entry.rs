@@ -5,11 +5,11 @@ use std::ptr::NonNull;
 use super::{Arguments, Convert, Invoke, Panic, catch};
 use crate::chunk::ChunkWriter;
 use crate::error::{Error, ErrorKind, Result};
-use crate::payload::{Grow, Payload, Reply, Room, Span, view, view_items};
+use crate::payload::{Payload, Reply, Room, view, view_items};
 use crate::sync::AtomicU32;
 
 /// Runs one function with archived arguments. It never unwinds.
-pub type Entry = for<'a> fn(Call<'a>) -> Return;
+pub type Entry = for<'c, 'a> fn(&'c mut Call<'a>) -> Return;
 
 /// What an [`Entry`] works with.
 pub struct Call<'a> {
@@ -17,10 +17,8 @@ pub struct Call<'a> {
     pub args: &'a [u8],
     /// What the arguments are.
     pub shape: Shape,
-    /// Where the result goes.
-    pub first: Span,
-    /// Where the result goes if it does not fit there.
-    pub grow: &'a mut dyn Grow,
+    /// Where the result goes; after the call, where it is.
+    pub room: Room<'a>,
     /// Called before the first item begins; not used by [`Shape::One`].
     pub on_begin: &'a dyn Fn(),
     /// Told each item's number in the chunk before the item begins; not used by [`Shape::One`].
@@ -75,13 +73,11 @@ pub enum Status {
     Corrupted = 9,
 }
 
-/// What a call left behind.
+/// What a call left behind in its [room](Call::room). It fits into registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Return {
     /// What the bytes mean.
     pub status: Status,
-    /// Where they are: in the call's first span, or in the last one that it was given.
-    pub span: Span,
     /// How many they are.
     pub used: usize,
 }
@@ -89,8 +85,8 @@ pub struct Return {
 impl Return {
     /// Leaves only a text behind. If there is no room for it all, as much as fits.
     #[cold]
-    pub fn text(status: Status, text: &[u8], first: Span, grow: &mut dyn Grow) -> Return {
-        write_text(status, text, Room::new(first, grow))
+    pub fn text(status: Status, text: &[u8], room: &mut Room<'_>) -> Return {
+        write_text(status, text, room)
     }
 }
 
@@ -185,12 +181,12 @@ pub(crate) fn panic_text(panic: &Panic) -> Vec<u8> {
 
 #[cold]
 #[inline(never)]
-fn write_text(status: Status, text: &[u8], mut room: Room<'_>) -> Return {
+fn write_text(status: Status, text: &[u8], room: &mut Room<'_>) -> Return {
     // Half a text tells more than none.
     let _ = room.reserve(0, text.len());
     let text = &text[..text.len().min(room.span.cap)];
     room.span.copy_in(0, text);
-    Return { status, span: room.span, used: text.len() }
+    Return { status, used: text.len() }
 }
 
 /// The entry of `f`. It stays good for as long as the program runs.
@@ -211,7 +207,7 @@ where
 }
 
 /// Only [`code`] hands this out, to whoever has an `F`.
-fn entry<F, Args, V, C>(call: Call<'_>) -> Return
+fn entry<F, Args, V, C>(call: &mut Call<'_>) -> Return
 where
     Args: Arguments,
     F: Invoke<Args, V>,
@@ -239,19 +235,19 @@ enum End {
 }
 
 #[inline]
-fn one<Args, C, R>(call: Call<'_>, f: impl Fn(&Args::Archived) -> Result<R>) -> Return
+fn one<Args, C, R>(call: &mut Call<'_>, f: impl Fn(&Args::Archived) -> Result<R>) -> Return
 where
     Args: Payload,
     C: Convert<R>,
 {
-    let mut room = Room::new(call.first, call.grow);
+    let (args, room) = (call.args, &mut call.room);
     let end = catch(|| {
-        let returned = match view::<Args>(call.args).and_then(f) {
+        let returned = match view::<Args>(args).and_then(f) {
             Ok(returned) => returned,
             Err(error) => return End::BadArgs(error),
         };
         match C::convert(returned) {
-            Ok(value) => match value.put(&mut room) {
+            Ok(value) => match value.put(room) {
                 Ok(used) => End::Value(used),
                 Err(error) => End::Unwritten(error),
             },
@@ -259,7 +255,7 @@ where
         }
     });
     match end {
-        Ok(End::Value(used)) => Return { status: Status::Value, span: room.span, used },
+        Ok(End::Value(used)) => Return { status: Status::Value, used },
         Ok(End::Failed(message)) => write_text(Status::Failed, message.as_bytes(), room),
         Ok(End::BadArgs(error)) => write_text(Status::BadArgs, error.to_string().as_bytes(), room),
         Ok(End::Unwritten(error)) => {
@@ -270,29 +266,32 @@ where
     }
 }
 
-fn chunk<Item, C, R>(call: Call<'_>, first: u32, end: u32, f: impl Fn(&Item::Archived) -> Result<R>) -> Return
+fn chunk<Item, C, R>(
+    call: &mut Call<'_>,
+    first: u32,
+    end: u32,
+    f: impl Fn(&Item::Archived) -> Result<R>,
+) -> Return
 where
     Item: Payload,
     C: Convert<R>,
 {
-    let bad = |text: String, span, grow| Return::text(Status::BadArgs, text.as_bytes(), span, grow);
+    let bad = |text: String, room| write_text(Status::BadArgs, text.as_bytes(), room);
     // Checking runs code of the item's type, so it may panic as well.
     let items = match catch(|| view_items::<Item>(call.args, first, end)) {
         Ok(Ok(items)) => items,
-        Ok(Err(error)) => return bad(error.to_string(), call.first, call.grow),
-        Err(panic) => return bad(panic.message, call.first, call.grow),
+        Ok(Err(error)) => return bad(error.to_string(), &mut call.room),
+        Err(panic) => return bad(panic.message, &mut call.room),
     };
-    let writer =
-        ChunkWriter::new::<<C::Reply as Reply>::Value>(call.first, call.grow, call.done, items.len());
-    let mut writer = match writer {
-        Ok(writer) => writer,
-        Err((room, error)) => {
-            let (status, text) = describe(&error, Status::BadValue);
-            return write_text(status, &text, room);
-        }
-    };
+    let Call { room, done, on_begin, on_item, .. } = call;
+    let on_item = *on_item;
+    if let Err(error) = ChunkWriter::reserve::<<C::Reply as Reply>::Value>(room, items.len()) {
+        let (status, text) = describe(&error, Status::BadValue);
+        return write_text(status, &text, room);
+    }
+    let mut writer = ChunkWriter::new(room, done);
     let run = |index: u32, item: &Item::Archived| {
-        if let Some(on_item) = call.on_item {
+        if let Some(on_item) = on_item {
             on_item(index);
         }
         match f(item).map(C::convert) {
@@ -301,7 +300,7 @@ where
             Err(error) => Err((Status::BadArgs, error.to_string())),
         }
     };
-    (call.on_begin)();
+    on_begin();
     // A panic ends one round of this; the next begins behind its item.
     loop {
         // The item that is run by itself, if it is one: its value may panic once more, when it is dropped.
@@ -327,6 +326,5 @@ where
             writer.push_failure(Status::Panicked, &panic_text(&panic));
         }
     }
-    let (span, used) = writer.finish();
-    Return { status: Status::Chunk, span, used }
+    Return { status: Status::Chunk, used: writer.finish() }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::segment::{LANE_CODE, LANE_NAMED, Life, LifeState, PoolState, Segment};
 use crate::slot::{Owner, Word};
 use crate::sync::Ordering;
-use crate::task::{Return, Status};
+use crate::task::Status;
 use crate::wake::Berth;
 pub(crate) use func::FuncWord;
 pub(crate) use home::{Home, here};
@@ -140,12 +140,10 @@ impl<'s> Worker<'s> {
         };
         let entry = self.functions.get(func).map_err(|error| error.to_string())?;
         let mut output = output::Scratch::default();
-        let Return { status, span, used } = output.call(entry, args);
+        let (status, text) = output.call(entry, args);
         if status == Status::Value {
             return Ok(());
         }
-        // SAFETY: the entry says that it wrote `used` bytes there.
-        let text = unsafe { std::slice::from_raw_parts(span.ptr.as_ptr(), used) };
         Err(crate::task::failure_text(text))
     }
 

@@ -3,12 +3,12 @@
 use super::Home;
 use crate::arena::Block;
 use crate::error::{Error, Result};
-use crate::payload::{Grow, Span};
+use crate::payload::{Grow, Room, Span};
 use crate::recovery::urge_client;
 use crate::segment::Segment;
 use crate::slot::{INLINE_RESULT, Slot};
 use crate::sync::{AtomicU32, Ordering, back_stop};
-use crate::task::{Call, Entry, Return, Shape};
+use crate::task::{Call, Entry, Return, Shape, Status};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -130,19 +130,14 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn call(&mut self, entry: Entry, args: &[u8]) -> Return {
+    /// Calls a function: what came of it, and the bytes that it left.
+    pub(super) fn call(&mut self, entry: Entry, args: &[u8]) -> (Status, &[u8]) {
         self.heap.resize(32, 0);
-        let first = self.span();
+        let room = Room::new(self.span(), self);
         let done = AtomicU32::new(0);
-        entry(Call {
-            args,
-            shape: Shape::One,
-            first,
-            grow: self,
-            on_begin: &|| {},
-            on_item: None,
-            done: &done,
-        })
+        let Return { status, used } =
+            entry(&mut Call { args, shape: Shape::One, room, on_begin: &|| {}, on_item: None, done: &done });
+        (status, &bytemuck::cast_slice(&self.heap)[..used])
     }
 
     fn span(&mut self) -> Span {

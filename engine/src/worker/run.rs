@@ -3,7 +3,7 @@
 use super::output::{Small, TaskMemory};
 use super::{Claimed, Worker};
 use crate::arena::Block;
-use crate::payload::Span;
+use crate::payload::{Room, Span};
 use crate::slot::{
     Answer, ArgsHandle, CHECKED_ARGS, Check, INLINE_ARGS, Meta, Place, Shape as SlotShape, Slot, TINY_RESULT,
 };
@@ -145,16 +145,16 @@ impl Worker<'_> {
             }
             None => None,
         };
-        let call = Call {
+        let mut call = Call {
             args,
             shape,
-            first: small.span(),
-            grow: &mut memory,
+            room: Room::new(small.span(), &mut memory),
             on_begin: &on_begin,
             on_item,
             done: &slot.done,
         };
-        let Return { status, span, used } = entry(call);
+        let Return { status, used } = entry(&mut call);
+        let span = call.room.span;
         if meta.is_chunk() {
             current.store(0, Ordering::Relaxed);
         }
@@ -180,7 +180,9 @@ impl Worker<'_> {
     #[cold]
     fn fail(&mut self, status: Status, text: &[u8], small: &mut Small) -> (Status, Written) {
         let mut memory = TaskMemory::new(self.segment, &self.region, self.patience, None);
-        let Return { span, used, .. } = Return::text(status, text, small.span(), &mut memory);
+        let mut room = Room::new(small.span(), &mut memory);
+        let Return { used, .. } = Return::text(status, text, &mut room);
+        let span = room.span;
         let block = memory.block;
         self.settle(status, span, used, block)
     }
