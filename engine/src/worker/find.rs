@@ -21,6 +21,8 @@ const FAIR_EVERY: u32 = 8;
 const PAUSE_EVERY: u32 = 4;
 /// Every so many rounds, where processes of the pool share CPUs, another may have this one: some microseconds.
 const YIELD_EVERY: u32 = 128;
+/// Most pauses that a worker makes for tasks to come together.
+const LULL_MOST: u32 = 32;
 /// Every so many rounds of the search loop other workers' windows are looked at, too.
 const STEAL_EVERY: u32 = 64;
 
@@ -31,7 +33,7 @@ impl Worker<'_> {
             return Err(Leave::PoolEnded);
         }
         // Straight from one task to the next. The claim is the barrier for what is owed to others.
-        if let Some(task) = self.look() {
+        if let Some(task) = self.look_again() {
             if std::mem::take(&mut self.untold) {
                 self.segment.sleep().wake_sleepers_behind_rmw();
             }
@@ -60,6 +62,23 @@ impl Worker<'_> {
             self.tell_client();
             true
         })
+    }
+
+    /// [`look`](Self::look), straight after a task.
+    ///
+    /// A worker that has caught up with a client that goes on submitting would take the line of the tail from it for
+    /// each task, and both would wait for it more than they work. So it lets some tasks come together first, as
+    /// long as there are some each time.
+    fn look_again(&mut self) -> Option<Claimed> {
+        if self.next < self.claimed || !self.caught_up {
+            return self.look();
+        }
+        for _ in 0..self.lull {
+            spin_loop();
+        }
+        let found = self.look();
+        self.lull = if found.is_some() { (2 * self.lull).clamp(1, LULL_MOST) } else { self.lull / 4 };
+        found
     }
 
     /// Looks everywhere but in other workers' windows.
@@ -110,8 +129,14 @@ impl Worker<'_> {
             }
         };
         let window = segment.window(self.index);
+        let mut there = 0;
+        let most = |waiting| {
+            there = waiting;
+            most(waiting)
+        };
         let count = segment.ready(lane).claim(most, window, |slot| Hint::new(0, slot), fetch);
         (self.next, self.claimed) = (0, count);
+        self.caught_up = count as u64 == there;
         count > 0
     }
 

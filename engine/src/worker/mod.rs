@@ -54,6 +54,10 @@ pub(crate) struct Worker<'s> {
     /// Hints of the own window that are not tried yet: `[next, claimed)`.
     next: usize,
     claimed: usize,
+    /// The last range was all that there was.
+    caught_up: bool,
+    /// Pauses before the next range is looked for, if so.
+    lull: u32,
     /// How often a range was taken.
     rounds: u32,
     /// Where the last claim of requeued slots ended.
@@ -107,6 +111,8 @@ impl<'s> Worker<'s> {
             functions: func::Functions::new(same_program),
             next: 0,
             claimed: 0,
+            caught_up: false,
+            lull: 0,
             rounds: 0,
             cursor: 0,
             spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
