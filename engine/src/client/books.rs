@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::segment::LANES;
 use crate::slot::Shape;
 use crate::worker::FuncWord;
+use slab::Slab;
 use std::cell::UnsafeCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub(crate) enum Target {
     Sink(Arc<dyn Sink>),
     /// To the sink of an open stream: nothing is counted by atomics for each of its tasks.
     Stream(u32),
-    /// To the thread that waits for it, which has the ticket's number.
+    /// It stays in the books until whoever has the ticket takes it: nothing is allocated or counted for it elsewhere.
     Caller,
 }
 
@@ -29,6 +30,15 @@ pub(crate) enum Taken {
     /// It returned this.
     Tiny(Tiny),
     Outcome(Box<Outcome>),
+}
+
+/// What there is for whoever has a ticket.
+enum Deposit {
+    /// Nothing yet.
+    Nothing,
+    Outcome(Taken),
+    /// Nobody will come for it.
+    Forgotten,
 }
 
 /// A sink that many tasks share.
@@ -91,7 +101,7 @@ impl InFlight {
                 }
                 stream.let_go();
             }
-            Target::Caller => books.stash.push((self.tag, Taken::Outcome(Box::new(outcome)))),
+            Target::Caller => books.deposit(self.tag, Taken::Outcome(Box::new(outcome))),
         }
     }
 
@@ -164,10 +174,8 @@ pub(crate) struct Books {
     pub(super) quarantine: Vec<Quarantined>,
     /// What speaks against the words of slots, by their number.
     pub(super) suspicions: HashMap<u32, Suspicion>,
-    /// Outcomes for waiting callers, by the number of their ticket.
-    stash: Vec<(u64, Taken)>,
-    /// Tickets that callers have.
-    callers: u64,
+    /// Of callers, by the number of their ticket.
+    deposits: Slab<Deposit>,
     pub(super) deaths: VecDeque<Death>,
     streams: Vec<Stream>,
     key: Key,
@@ -195,8 +203,7 @@ impl Books {
             residents: vec![None; processes],
             quarantine: Vec::new(),
             suspicions: HashMap::new(),
-            stash: Vec::new(),
-            callers: 0,
+            deposits: Slab::new(),
             deaths: VecDeque::new(),
             streams: Vec::new(),
             key: Key(()),
@@ -293,8 +300,9 @@ impl Books {
                 stream.let_go();
             }
             Some(InFlight { to: Target::Caller, tag, .. }) => {
-                self.stash.push((*tag, Taken::Tiny(value)));
+                let tag = *tag;
                 *task = None;
+                self.deposit(tag, Taken::Tiny(value));
             }
             Some(InFlight { to: Target::Sink(sink), tag, .. }) => {
                 sink.deliver_tiny(*tag, value, &mut self.key);
@@ -331,16 +339,54 @@ impl Books {
     /// A number for the ticket of a caller.
     #[inline]
     pub(super) fn next_caller(&mut self) -> u64 {
-        self.callers += 1;
-        self.callers
+        self.deposits.insert(Deposit::Nothing) as u64
     }
 
-    /// The outcome for the caller with this ticket, once it is there.
+    /// Leaves an outcome for the caller with this number.
+    #[inline]
+    fn deposit(&mut self, caller: u64, taken: Taken) {
+        match self.deposits.get_mut(caller as usize) {
+            Some(place @ Deposit::Nothing) => *place = Deposit::Outcome(taken),
+            Some(Deposit::Forgotten) => drop(self.deposits.try_remove(caller as usize)),
+            _ => {}
+        }
+    }
+
+    /// The outcome for the caller with this ticket, once it is there. Taken once, the ticket is void.
     #[inline]
     pub(crate) fn take_outcome(&mut self, ticket: Ticket) -> Option<Taken> {
-        // Mostly it has just come, and there is no other.
-        let at = self.stash.iter().rposition(|&(caller, _)| caller == ticket.caller)?;
-        Some(self.stash.swap_remove(at).1)
+        let caller = ticket.caller as usize;
+        let Some(Deposit::Outcome(_)) = self.deposits.get(caller) else { return None };
+        match self.deposits.try_remove(caller) {
+            Some(Deposit::Outcome(taken)) => Some(taken),
+            _ => None,
+        }
+    }
+
+    /// Nobody will take the outcome for this ticket.
+    pub(crate) fn forget(&mut self, ticket: Ticket) {
+        let caller = ticket.caller as usize;
+        match self.deposits.get_mut(caller) {
+            Some(place @ Deposit::Nothing) => *place = Deposit::Forgotten,
+            Some(Deposit::Outcome(_)) => drop(self.deposits.try_remove(caller)),
+            _ => {}
+        }
+    }
+
+    /// Has the outcome for this ticket go to `sink` instead, and the ticket be void; `false` if it is there already.
+    pub(crate) fn redirect(&mut self, ticket: Ticket, sink: Arc<dyn Sink>) -> bool {
+        let entry = self.entries.get_mut(ticket.slot as usize);
+        let task =
+            entry.filter(|entry| entry.generation == ticket.generation).and_then(|entry| entry.task.as_mut());
+        match task {
+            Some(task) if matches!(task.to, Target::Caller) && task.tag == u64::from(ticket.caller) => {
+                task.to = Target::Sink(sink);
+                task.tag = 0;
+                drop(self.deposits.try_remove(ticket.caller as usize));
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -352,6 +398,10 @@ pub(crate) struct UnderBooks<T>(UnsafeCell<T>);
 unsafe impl<T: Send> Sync for UnderBooks<T> {}
 
 impl<T> UnderBooks<T> {
+    pub(crate) fn new(value: T) -> Self {
+        UnderBooks(UnsafeCell::new(value))
+    }
+
     /// The value.
     ///
     /// # Safety

@@ -133,6 +133,11 @@ impl Client {
         self.poll(&mut state);
     }
 
+    /// The books, as they are.
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        self.lock()
+    }
+
     /// The same, and then does something with what sinks keep.
     pub(crate) fn collect_then<R>(&self, then: impl FnOnce(&mut Books) -> R) -> R {
         let mut state = self.lock();

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Short(pub [u8; INLINE_RESULT]);
 
 /// A result of up to eight bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Tiny {
     pub word: u64,
     /// At most 8.

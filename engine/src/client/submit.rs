@@ -77,7 +77,7 @@ impl Client {
         let mut ticket = self.place(&mut state, number, spec, items, to, tag);
         self.publish(&state, lane);
         drop(state);
-        ticket.asleep = self.segment.bell().notify_seeing(lane);
+        ticket.set_asleep(self.segment.bell().notify_seeing(lane));
         Ok(ticket)
     }
 
@@ -144,11 +144,11 @@ impl Client {
         let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
         let generation = self.put(&mut state, number, func, Shape::Inline, words, len as u8, false);
         state.enter(number, to, tag, function, None);
-        let mut ticket = Ticket { slot: number, generation, caller: tag, asleep: false };
+        let mut ticket = Ticket::new(number, generation, tag);
         let lane = func.lane();
         self.publish(&state, lane);
         drop(state);
-        ticket.asleep = self.segment.bell().notify_seeing(lane);
+        ticket.set_asleep(self.segment.bell().notify_seeing(lane));
         Ok(ticket)
     }
 
@@ -253,7 +253,7 @@ impl Client {
         };
         let generation = self.put(state, number, func, shape, &words, len, items.is_some());
         state.enter(number, to, tag, function, kept);
-        Ticket { slot: number, generation, caller: tag, asleep: false }
+        Ticket::new(number, generation, tag)
     }
 
     /// The same for the slot alone, given the words of the arguments and how many bytes of them are the arguments

@@ -10,16 +10,29 @@ use crate::sys::yield_cpu;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// Where a submitted task is.
+/// Where a submitted task is. Four whole words, none of which can tell a `Result` what it is: tickets are moved
+/// about a lot, and then not in odd pieces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ticket {
     pub slot: u32,
     pub generation: u32,
     /// By which a [caller](super::Target::Caller) gets its outcome.
-    pub caller: u64,
-    /// All workers were asleep: the result comes after a wake-up, and waiting awake would only keep a CPU from
-    /// whoever is woken.
-    pub asleep: bool,
+    pub caller: u32,
+    /// Whether all workers were asleep: the result comes after a wake-up, and waiting awake would only keep a CPU
+    /// from whoever is woken.
+    asleep: u32,
+}
+
+impl Ticket {
+    #[inline]
+    pub(super) fn new(slot: u32, generation: u32, caller: u64) -> Self {
+        Ticket { slot, generation, caller: caller as u32, asleep: 0 }
+    }
+
+    #[inline]
+    pub(super) fn set_asleep(&mut self, asleep: bool) {
+        self.asleep = u32::from(asleep);
+    }
 }
 
 /// Rounds that a thread waits awake: at most some 50 microseconds, which a wake-up costs, and some 10 if that has not
@@ -79,7 +92,7 @@ impl Client {
             let now = word.load();
             now.generation() != ticket.generation || now.is_terminal()
         };
-        if !ticket.asleep {
+        if ticket.asleep == 0 {
             self.await_change(over);
         }
         let mut backstop = Backstop::new();

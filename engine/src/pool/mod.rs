@@ -19,8 +19,8 @@ use imap::Order;
 use inner::{CLOSED, Inner, JOINING, RUNNING, TERMINATED};
 use map::Calls;
 pub use map::MapResult;
+use result::bytes_of;
 pub use result::{AsyncResult, View};
-use result::{Single, bytes_of};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -123,9 +123,8 @@ impl Pool {
         F: Task<A, M>,
     {
         self.inner.check_running()?;
-        let single = Arc::new(Single::default());
-        let ticket = self.inner.submit_call(f, &args, Target::Sink(single.clone()))?;
-        Ok(AsyncResult::new(self.inner.clone(), single, ticket))
+        let ticket = self.inner.submit_call(f, &args, Target::Caller)?;
+        Ok(AsyncResult::new(self.inner.clone(), ticket))
     }
 
     /// Calls `f` on every item and waits for all results, in the order of the items.

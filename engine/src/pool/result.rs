@@ -2,14 +2,14 @@
 
 use super::callbacks::Followers;
 use super::inner::Inner;
-use crate::client::{Books, Key, Outcome, ResultBytes, Sink, Ticket, Tiny, UnderBooks};
+use crate::client::{Books, Key, Outcome, ResultBytes, Sink, Taken, Ticket, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateU8};
 use crate::task::{Status, failure};
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Where the outcome of one call arrives.
@@ -40,6 +40,15 @@ impl Sink for Single {
 }
 
 impl Single {
+    /// One whose outcome is there.
+    fn done(outcome: Result<ResultBytes>) -> Self {
+        Single {
+            state: PrivateU8::new(DONE),
+            outcome: UnderBooks::new(Some(outcome)),
+            followers: Followers::default(),
+        }
+    }
+
     #[inline]
     fn settle(&self, outcome: Result<ResultBytes>, key: &mut Key) {
         if self.outcome().is_some() {
@@ -86,25 +95,143 @@ pub(crate) fn bytes_of(outcome: Outcome) -> Result<ResultBytes> {
 #[must_use = "a result that nobody looks at hides its error"]
 pub struct AsyncResult<R> {
     inner: Arc<Inner>,
-    single: Arc<Single>,
     ticket: Ticket,
+    /// Where the outcome is: one of the three below. It changes once, under the lock of the books.
+    place: PrivateU8,
+    /// Written before `IN_TINY`, never after.
+    tiny: UnderBooks<Tiny>,
+    /// Set before `IN_SINGLE`, at the latest.
+    single: OnceLock<Arc<Single>>,
     value: PhantomData<fn() -> R>,
 }
 
+/// It is to be taken from the client's books, with the ticket.
+const IN_BOOKS: u8 = 0;
+/// It was taken, and is a value of a few bytes.
+const IN_TINY: u8 = 1;
+/// It was taken, or will arrive there by itself.
+const IN_SINGLE: u8 = 2;
+
+impl<R> AsyncResult<R> {
+    /// Where the outcome is.
+    #[inline]
+    fn place(&self) -> u8 {
+        self.place.load(Private::Acquire) // pairs with the stores of `fetch` and `single`
+    }
+
+    /// The value, if it is one of a few bytes that has been taken.
+    #[inline]
+    fn tiny(&self) -> Option<&Tiny> {
+        // SAFETY: `IN_TINY` comes after the one change.
+        (self.place() == IN_TINY).then(|| unsafe { self.tiny.get_settled() })
+    }
+
+    /// Where the outcome is or will be, if not there.
+    #[inline]
+    fn is_single(&self) -> Option<&Arc<Single>> {
+        if self.place() == IN_SINGLE { self.single.get() } else { None }
+    }
+
+    /// Whether the outcome has been taken, or has arrived by itself.
+    #[inline]
+    fn is_settled(&self) -> bool {
+        self.tiny().is_some() || self.is_single().is_some_and(|single| single.outcome().is_some())
+    }
+
+    /// Takes the outcome from the books, if it is there; whether it is settled now.
+    #[inline]
+    fn fetch(&self, books: &mut Books) -> bool {
+        if self.place() == IN_BOOKS {
+            match books.take_outcome(self.ticket) {
+                // SAFETY: of all threads, the one that holds the books takes it, once, and nobody looks before.
+                Some(Taken::Tiny(value)) => unsafe {
+                    *self.tiny.get(books.key()) = value;
+                    self.place.store(IN_TINY, Private::Release);
+                },
+                Some(Taken::Outcome(outcome)) => {
+                    let _ = self.single.set(Arc::new(Single::done(bytes_of(*outcome))));
+                    self.place.store(IN_SINGLE, Private::Release);
+                }
+                None => {}
+            }
+        }
+        self.is_settled()
+    }
+
+    /// The outcome's place that can be shared: where it is, or will arrive.
+    fn single(&self) -> &Arc<Single> {
+        if let Some(single) = self.is_single() {
+            return single;
+        }
+        let mut books = self.inner.client.books();
+        if self.place() == IN_BOOKS {
+            let single = Arc::new(Single::default());
+            if books.redirect(self.ticket, single.clone()) {
+                let _ = self.single.set(single);
+                self.place.store(IN_SINGLE, Private::Release);
+            } else {
+                self.fetch(&mut books);
+            }
+        }
+        drop(books);
+        self.single.get_or_init(|| {
+            Arc::new(match self.tiny() {
+                Some(&value) => Single::done(Ok(ResultBytes::Tiny(value))),
+                None => Single::done(Err(Error::corrupted("a result is neither there nor on its way"))),
+            })
+        })
+    }
+
+    /// What came of the call, if it has come: `Ok` if that is a value.
+    fn success(&self) -> Option<bool> {
+        match self.is_single() {
+            Some(single) => single.outcome().map(Result::is_ok),
+            None => self.tiny().map(|_| true),
+        }
+    }
+}
+
+impl<R> Drop for AsyncResult<R> {
+    #[inline]
+    fn drop(&mut self) {
+        // In a forked child the lock may be held by a thread that is not there.
+        if self.place() == IN_BOOKS && self.inner.check_process().is_ok() {
+            self.inner.client.books().forget(self.ticket);
+        }
+    }
+}
+
 impl<R: Payload> AsyncResult<R> {
-    pub(crate) fn new(inner: Arc<Inner>, single: Arc<Single>, ticket: Ticket) -> Self {
-        AsyncResult { inner, single, ticket, value: PhantomData }
+    #[inline]
+    pub(crate) fn new(inner: Arc<Inner>, ticket: Ticket) -> Self {
+        AsyncResult {
+            inner,
+            ticket,
+            place: PrivateU8::new(IN_BOOKS),
+            tiny: UnderBooks::default(),
+            single: OnceLock::new(),
+            value: PhantomData,
+        }
     }
 
     /// Waits for the result and returns it, or the error that came instead.
     pub fn get(&self) -> Result<R> {
-        payload::take(self.bytes(None)?.as_slice())
+        self.get_within(None)
     }
 
     /// [`get`](Self::get), waiting no longer than `timeout`; then the error
     /// [is a time-out](Error::is_timeout), the task goes on, and you may ask again.
     pub fn get_timeout(&self, timeout: Duration) -> Result<R> {
-        payload::take(self.bytes(Some(timeout))?.as_slice())
+        self.get_within(Some(timeout))
+    }
+
+    #[inline]
+    fn get_within(&self, timeout: Option<Duration>) -> Result<R> {
+        self.await_it(timeout)?;
+        match self.tiny() {
+            Some(value) => payload::take(value.as_slice()),
+            None => payload::take(bytes_in(self.single())?.as_slice()),
+        }
     }
 
     /// Waits for the result and returns it as it lies in shared memory, without a copy.
@@ -119,48 +246,51 @@ impl<R: Payload> AsyncResult<R> {
     /// # Ok::<(), ringpool::Error>(())
     /// ```
     pub fn view(&self) -> Result<View<R>> {
-        let bytes = self.bytes(None)?;
-        let archived = std::ptr::from_ref(payload::view::<R>(bytes.as_slice())?);
-        Ok(View { _single: self.single.clone(), archived })
+        self.await_it(None)?;
+        let single = self.single().clone();
+        let archived = std::ptr::from_ref(payload::view::<R>(bytes_in(&single)?.as_slice())?);
+        Ok(View { _single: single, archived })
     }
 
-    fn bytes(&self, timeout: Option<Duration>) -> Result<&ResultBytes> {
-        self.inner.check_process()?; // a forked child does not have the memory where they are
-        if !self.wait(timeout) {
-            return Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into());
-        }
-        match self.single.outcome() {
-            Some(Ok(bytes)) => Ok(bytes),
-            Some(Err(error)) => Err(error.clone()),
-            None => Err(Error::corrupted("a wait ended without a result")),
+    /// Waits for the outcome.
+    #[inline]
+    fn await_it(&self, timeout: Option<Duration>) -> Result<()> {
+        self.inner.check_process()?; // a forked child does not have the memory where it is
+        match self.wait(timeout) {
+            true => Ok(()),
+            false => Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into()),
         }
     }
 
     /// Waits until there is a result, at most for `timeout`; `false` if it has passed.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
-        if self.single.outcome().is_some() {
+        if self.is_settled() {
             return true;
         }
         if self.inner.check_process().is_err() {
             return false;
         }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        let ready = |_: &mut Books| self.single.outcome().is_some().then_some(());
-        self.inner.client.wait_for(self.ticket, ready, deadline).is_some()
+        // Mostly it has been taken together with others, and the slot is another task's: better not to look there.
+        if self.fetch(&mut self.inner.client.books()) {
+            return true;
+        }
+        let fetch = |books: &mut Books| self.fetch(books).then_some(());
+        self.inner.client.wait_for(self.ticket, fetch, deadline).is_some()
     }
 
     /// Whether there is a result, good or bad.
     pub fn ready(&self) -> bool {
-        if self.single.outcome().is_none() && self.inner.check_process().is_ok() {
-            self.inner.client.collect();
+        if !self.is_settled() && self.inner.check_process().is_ok() {
+            self.inner.client.collect_then(|books| self.fetch(books));
         }
-        self.single.outcome().is_some()
+        self.is_settled()
     }
 
     /// Whether the call succeeded; `None` while there is no result.
     pub fn successful(&self) -> Option<bool> {
         self.ready();
-        self.single.outcome().map(Result::is_ok)
+        self.success()
     }
 
     /// Has `f` called with the value when it comes, if it comes.
@@ -180,8 +310,7 @@ impl<R: Payload> AsyncResult<R> {
     /// # Ok::<(), ringpool::Error>(())
     /// ```
     pub fn callback(self, f: impl FnOnce(R) + Send + 'static) -> Self {
-        let single = self.single.clone();
-        self.then(move || {
+        self.then(|single| {
             if let Some(Ok(bytes)) = single.outcome()
                 && let Ok(value) = payload::take(bytes.as_slice())
             {
@@ -192,8 +321,7 @@ impl<R: Payload> AsyncResult<R> {
 
     /// Has `f` called with the error, if one comes instead of a value. See [`callback`](Self::callback).
     pub fn error_callback(self, f: impl FnOnce(Error) + Send + 'static) -> Self {
-        let single = self.single.clone();
-        self.then(move || match single.outcome() {
+        self.then(|single| match single.outcome() {
             Some(Err(error)) => f(error.clone()),
             Some(Ok(bytes)) => {
                 if let Err(error) = payload::take::<R>(bytes.as_slice()) {
@@ -204,21 +332,33 @@ impl<R: Payload> AsyncResult<R> {
         })
     }
 
-    fn then(self, job: impl FnOnce() + Send + 'static) -> Self {
+    fn then(self, job: impl FnOnce(&Single) + Send + 'static) -> Self {
         // A forked child has neither the pool's threads nor its memory.
         if self.inner.check_process().is_ok() {
-            self.single.followers.add(&self.inner, || self.single.follow(), Box::new(job));
+            let single = self.single().clone();
+            let job = Box::new(move || job(&single));
+            let single = self.single();
+            single.followers.add(&self.inner, || single.follow(), job);
         }
         self
     }
 }
 
+/// The bytes of a value that has arrived.
+fn bytes_in(single: &Single) -> Result<&ResultBytes> {
+    match single.outcome() {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(error)) => Err(error.clone()),
+        None => Err(Error::corrupted("a wait ended without a result")),
+    }
+}
+
 impl<R> std::fmt::Debug for AsyncResult<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = match self.single.outcome() {
+        let state = match self.success() {
             None => "pending",
-            Some(Ok(_)) => "done",
-            Some(Err(_)) => "failed",
+            Some(true) => "done",
+            Some(false) => "failed",
         };
         f.debug_struct("AsyncResult").field("state", &state).finish_non_exhaustive()
     }
