@@ -30,7 +30,7 @@ pub trait Numbers {
 }
 
 /// What a map does to each item.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Job {
     /// [`inc`](crate::tasks::inc).
     Trivial,
@@ -181,6 +181,7 @@ pub const ALL: &[Contestant] = &[
     Contestant::new("ring-park", Kind::Bound).numbers(rings::park).bytes(rings::park_bytes),
     Contestant::new("ring-spin", Kind::Bound)
         .numbers(rings::spin)
+        .maps(rings::spin_maps)
         .bytes(rings::spin_bytes)
         .long_streams()
         .never_parks(),
