@@ -401,8 +401,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
 
     fn end_input(&mut self) {
         self.input = None;
-        self.inner.streams.fetch_sub(1, Private::AcqRel);
-        self.inner.control.nudge(); // a closing pool may have waited for this
+        self.inner.end_stream();
     }
 }
 
@@ -421,8 +420,7 @@ impl<T, R, I> Drop for IMap<T, R, I> {
         }
         self.inner.client.close_stream(self.stream);
         if self.input.is_some() {
-            self.inner.streams.fetch_sub(1, Private::AcqRel);
-            self.inner.control.nudge();
+            self.inner.end_stream();
         }
     }
 }
