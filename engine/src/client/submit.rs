@@ -155,6 +155,7 @@ impl Client {
     /// Lets workers see what has been placed in a lane.
     fn publish(&self, state: &Books, lane: usize) {
         self.segment.ready(lane).publish(state.tail[lane]);
+        self.watch.note_work();
     }
 
     /// A stream for `sink`: see [`Target::Stream`].
