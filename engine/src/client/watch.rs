@@ -76,7 +76,7 @@ impl Client {
     }
 
     /// To be called when the timer says so: has it say so again as long as there are tasks. `last` is what was
-    /// seen the last time.
+    /// seen the last time; without tasks it is the default. The slots are not [looked at](Self::look_behind).
     pub(crate) fn look_around(&self, last: Sight) -> Sight {
         let state = self.lock();
         if state.in_flight == 0 {
@@ -87,13 +87,8 @@ impl Client {
             return Sight::default();
         }
         let mut sight = Sight { tails: state.tail, in_flight: state.in_flight, pause: last.pause };
-        let stuck = sight == last;
-        sight.pause = if stuck { (last.pause * 2).clamp(FIRST, LAST) } else { FIRST };
+        sight.pause = if sight == last { (last.pause * 2).clamp(FIRST, LAST) } else { FIRST };
         self.watch.set(sight.pause);
-        drop(state);
-        if stuck {
-            self.look_behind();
-        }
         sight
     }
 

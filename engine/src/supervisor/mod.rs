@@ -281,6 +281,9 @@ impl Supervisor {
             self.note_starts();
         }
         if watch.is_some_and(|at| ready[at].input) {
+            if self.sight == Sight::default() {
+                self.last_look = Instant::now(); // the pool has just become busy
+            }
             self.sight = self.client.look_around(self.sight);
         }
         if self.last_look.elapsed() >= back_stop(LOOK_TICK) {

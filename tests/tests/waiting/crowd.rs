@@ -10,7 +10,7 @@ use ringpool_tests::tally::{PATIENCE, Tally};
 use ringpool_tests::wind::{Wind, blow};
 use ringpool_tests::{expect_repaired, procs};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub fn tests() -> Vec<Trial> {
     vec![
