@@ -158,6 +158,14 @@ impl Client {
         self.watch.note_work();
     }
 
+    /// Wakes one worker more for the next of many tasks that take longer than a wake-up, if there is a CPU for each
+    /// of so many workers.
+    pub(crate) fn rouse(&self, func: FuncWord, workers: usize) {
+        if workers <= self.cpus as usize {
+            self.segment.bell().notify_more(func.lane());
+        }
+    }
+
     /// A stream for `sink`: see [`Target::Stream`].
     pub(crate) fn open_stream(&self, sink: Arc<dyn Sink>) -> u32 {
         self.lock().open_stream(sink)
