@@ -133,7 +133,7 @@ impl Attached {
     pub fn serve(self) -> Result<Served> {
         let Attached { segment, channel, creator, incarnation, same_program } = self;
         let creator_gone = || creator.is_dead();
-        let (reason, _) = run_worker(&segment, incarnation, same_program, &channel, &creator_gone);
+        let (reason, _) = run_worker(&segment, incarnation, same_program, &channel, &creator_gone, false);
         // In this order: the pool takes the hang-up for a sign that we cannot write its memory any more.
         drop(segment);
         drop(channel);

@@ -53,9 +53,21 @@ pub fn cpu_time(pid: u32) -> Duration {
 
 /// How often a process has gone to sleep.
 pub fn sleeps(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    sleeps_in(&std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default())
+}
+
+fn sleeps_in(status: &str) -> u64 {
     let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+/// How often threads of a process have gone to sleep, but for the calling one.
+pub fn sleeps_of_others(pid: u32) -> u64 {
+    let own = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let others = threads.filter(|thread| thread.file_name().to_str() != Some(&own));
+    let text = others.filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok());
+    text.map(|text| sleeps_in(&text)).sum()
 }
 
 /// All processes.

@@ -2,6 +2,7 @@
 
 use libtest_mimic::Trial;
 use ringpool::{Context, Pool};
+use ringpool_tests::journal::{Journal, note, notes};
 use ringpool_tests::{eventually, procs, test};
 use std::time::Duration;
 
@@ -224,6 +225,50 @@ fn idle_pool_uses_no_cpu() {
         let used = ticks() - before;
         assert_eq!(all(), pids, "nobody came or went");
         assert!(used <= 2, "{used} ticks of CPU time in two idle seconds");
+
+        // Not even for a moment.
+        let nobody_wakes = |while_: &str| {
+            let sleeps = || pids.iter().map(|&pid| procs::sleeps_of_others(pid)).sum::<u64>();
+            eventually(&format!("nobody wakes up {while_}"), SOON, || {
+                let before = sleeps();
+                std::thread::sleep(Duration::from_secs(2));
+                sleeps() == before
+            });
+        };
+        nobody_wakes("in a pool at rest");
+        // Results that nobody waits for are taken, and then there is nothing left to look at.
+        let results: Vec<_> = (0..10).map(|i| pool.apply_async(double, (i,)).unwrap()).collect();
+        nobody_wakes("for results that lie there");
+        assert!(results.iter().enumerate().all(|(i, result)| result.get().unwrap() == 2 * i as u64));
+    }
+}
+
+fn wait_for_note(journal: String) -> u64 {
+    loop {
+        match notes(&journal)[..] {
+            [note, ..] => return note,
+            [] => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// Somebody looks after a task for which nobody waits, and only as long as it takes.
+fn busy_pool_is_watched() {
+    let pool = Pool::builder().processes(1).start().unwrap();
+    assert_eq!(pool.apply(double, (1,)).unwrap(), 2);
+    let sleeps = || procs::sleeps_of_others(std::process::id());
+    for _ in 0..3 {
+        eventually("the pool rests", SOON, || {
+            let before = sleeps();
+            std::thread::sleep(Duration::from_secs(1));
+            sleeps() == before
+        });
+        let journal = Journal::default();
+        let before = sleeps();
+        let task = pool.apply_async(wait_for_note, (journal.path(),)).unwrap();
+        eventually("somebody looks more than once", SOON, || sleeps() >= before + 2);
+        note(&journal.path(), 7);
+        assert_eq!(task.get().unwrap(), 7);
     }
 }
 
@@ -379,6 +424,7 @@ fn main() {
         test("kills_leave_nothing", kills_leave_nothing),
         test("replacements_cost_no_descriptors", replacements_cost_no_descriptors),
         test("idle_pool_uses_no_cpu", idle_pool_uses_no_cpu),
+        test("busy_pool_is_watched", busy_pool_is_watched),
         test("mixed_tasks_in_little_memory", mixed_tasks_in_little_memory),
         test("results_that_nobody_fetches", results_that_nobody_fetches),
         test("half_consumed_iterators", half_consumed_iterators),

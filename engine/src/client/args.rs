@@ -10,6 +10,9 @@ use crate::task::Task;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Free payload memory that a client keeps when it has been idle for a while.
+const KEEP: usize = 64 << 20;
+
 /// The client's own region.
 pub(crate) struct ClientArena {
     segment: Arc<Segment>,
@@ -31,7 +34,12 @@ impl ClientArena {
 
     /// Gives free memory back to the system, but for some that is kept warm.
     pub(crate) fn trim(&self) {
-        self.with(|region, segment| region.trim(segment, 64 << 20));
+        self.with(|region, segment| region.trim(segment, KEEP));
+    }
+
+    /// Whether it may have more than is kept warm.
+    pub(crate) fn holds_much(&self) -> bool {
+        self.with(|region, _| region.holds_more_than(KEEP))
     }
 
     /// Bytes of extents in use.

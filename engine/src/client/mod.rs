@@ -12,6 +12,7 @@ mod quarantine;
 mod result_bytes;
 mod submit;
 mod wait;
+mod watch;
 
 use crate::error::{Error, Exit};
 use crate::segment::Segment;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 pub(crate) use submit::{Call, TaskSpec};
 pub(crate) use wait::Ticket;
+pub(crate) use watch::Sight;
 
 /// What came of a task, or of a part of a chunk.
 pub(crate) enum Outcome {
@@ -80,6 +82,7 @@ pub(crate) struct Client {
     /// The pool's id, if what lies in slots carries checks.
     checked: Option<u64>,
     alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    watch: watch::Watch,
 }
 
 impl Client {
@@ -98,6 +101,7 @@ impl Client {
             cpus,
             checked: segment.hardened().then(|| segment.pool_id()),
             alarm: OnceLock::new(),
+            watch: watch::Watch::default(),
             segment,
         }
     }
@@ -115,6 +119,12 @@ impl Client {
     /// Tasks submitted whose outcome has not been taken from their slots.
     pub(crate) fn in_flight(&self) -> usize {
         self.lock().in_flight
+    }
+
+    /// Whether there may be payload memory to [give back](Self::rest) when the pool has rested for a while.
+    pub(crate) fn may_give_memory(&self) -> bool {
+        let worked = self.lock().worked;
+        worked && self.arena.holds_much()
     }
 
     /// Gives free payload memory back to the system, once after each busy time.

@@ -155,6 +155,15 @@ impl Client {
     /// Lets workers see what has been placed in a lane.
     fn publish(&self, state: &Books, lane: usize) {
         self.segment.ready(lane).publish(state.tail[lane]);
+        self.watch.note_work();
+    }
+
+    /// Wakes one worker more for the next of many tasks that take longer than a wake-up, if there is a CPU for each
+    /// of so many workers.
+    pub(crate) fn rouse(&self, func: FuncWord, workers: usize) {
+        if workers <= self.cpus as usize {
+            self.segment.bell().notify_more(func.lane());
+        }
     }
 
     /// A stream for `sink`: see [`Target::Stream`].

@@ -96,6 +96,7 @@ impl Client {
             self.await_change(over);
         }
         let mut backstop = Backstop::new();
+        let mut slept = false;
         loop {
             {
                 let mut state = self.lock();
@@ -112,6 +113,10 @@ impl Client {
                     self.wake_sleepers(&mut state);
                 }
                 if let Some(taken) = take(&mut state) {
+                    drop(state);
+                    if slept {
+                        self.end_watch_soon();
+                    }
                     return Some(taken);
                 }
                 if state.entries[ticket.slot as usize].generation != ticket.generation {
@@ -142,6 +147,7 @@ impl Client {
                 Some(seen) if !self.is_urged() => !word.sleep(seen, Some(limit)),
                 _ => false,
             };
+            slept = true;
             self.leave_slot(ticket);
             backstop.look(self, slept_out);
         }
@@ -231,6 +237,7 @@ impl Client {
             backstop.look(self, slept_out);
             self.collect();
             if ready() {
+                self.end_watch_soon();
                 return true;
             }
         }

@@ -248,7 +248,7 @@ fn one_pool(random: &mut Rng, hardened: bool) -> u64 {
         }
         let mut workers: Vec<Option<Worker<'_>>> = launched
             .iter()
-            .map(|(_, (segment, incarnation))| Worker::new(segment, *incarnation, true, &gone).ok())
+            .map(|(_, (segment, incarnation))| Worker::new(segment, *incarnation, true, Some(&gone)).ok())
             .collect();
         for _ in 0..random.u32(20..120) {
             match random.u32(..10) {
@@ -284,7 +284,7 @@ fn one_pool(random: &mut Rng, hardened: bool) -> u64 {
         }
         let launched = [1, 2].map(|index| (index, pool.launch(index)));
         for (_, (segment, incarnation)) in &launched {
-            let mut worker = Worker::new(segment, *incarnation, true, &gone).expect("its place");
+            let mut worker = Worker::new(segment, *incarnation, true, Some(&gone)).expect("its place");
             for _ in 0..100 {
                 worker.step();
             }

@@ -147,7 +147,8 @@ pub(super) fn forked_worker(memory: Memory, index: u32, incarnation: u32, channe
     crate::sync::crash::born(index, incarnation);
     let code = catch_unwind(AssertUnwindSafe(|| match attach(memory, index) {
         Ok(segment) => {
-            // The kernel kills workers with their parent. This is for a template that is stopped then.
+            // The kernel kills workers with their parent, and with the pool's process. This is for one that does
+            // not know the second.
             let header = segment.header();
             let pid = header.creator_pid.load(Ordering::Relaxed) as u32;
             let start = header.creator_start.load(Ordering::Relaxed);
@@ -157,7 +158,7 @@ pub(super) fn forked_worker(memory: Memory, index: u32, incarnation: u32, channe
                 let closely = looks.get().is_multiple_of(CLOSE_LOOK);
                 !sys::is_somebody(pid) || closely && !sys::still_runs(pid, start)
             };
-            run_worker(&segment, incarnation, true, &channel, &creator_gone).1
+            run_worker(&segment, incarnation, true, &channel, &creator_gone, true).1
         }
         Err(error) => {
             let _ = channel.try_send(&FromWorker::Refused(error.to_string()).to_bytes(), &[]);
@@ -212,12 +213,16 @@ impl Drop for Reset {
 }
 
 /// Initializes, serves and leaves; returns the reason and the exit code.
+///
+/// A process that is there for nothing else is `expendable`: it may be killed with the pool's process. Others have to
+/// look now and then whether that is gone.
 pub(crate) fn run_worker(
     segment: &Arc<Segment>,
     incarnation: u32,
     same_program: bool,
     channel: &Channel,
     creator_gone: &dyn Fn() -> bool,
+    expendable: bool,
 ) -> (Result<Leave>, i32) {
     SERVING.fetch_add(1, Private::Relaxed);
     crate::task::install_hook();
@@ -238,7 +243,7 @@ pub(crate) fn run_worker(
             return (Err(error), 1);
         }
     };
-    let mut worker = match Worker::new(segment, incarnation, same_program, creator_gone) {
+    let mut worker = match Worker::new(segment, incarnation, same_program, Some(creator_gone)) {
         Ok(worker) => worker,
         // Its place was given away, or somebody wrote over the word that says so: another launch may do
         // better, so this is an early death and no reason for the pool to end.
@@ -249,6 +254,15 @@ pub(crate) fn run_worker(
         return (Err(Error::start(format!("the pool's initializer failed: {text}"))), 1);
     }
     say(FromWorker::Ready);
+    // From here on the pool closes its end only when this process is dead. Its template, whose death is this
+    // worker's, may be stopped when the pool's process dies; and a worker that changes its user is not killed with its
+    // parent any more.
+    if expendable && channel.kill_on_hang_up() {
+        if channel.has_hung_up() {
+            return (Ok(Leave::CreatorGone), 0);
+        }
+        worker.ends_with_creator();
+    }
     let reason = worker.serve();
     say(FromWorker::Leaving);
     (Ok(reason), 0)

@@ -11,7 +11,6 @@ use loom::thread;
 use std::time::Duration;
 
 const LANE: usize = 0;
-const LIMIT: Duration = Duration::MAX; // loom's sleepers wait for ever
 
 /// Up to two workers (places 1 and 2), and the words in which there may be work for them.
 struct Office {
@@ -105,7 +104,7 @@ fn park_while(publish: fn(&Office), look: fn(&Office) -> bool) {
                 berth.announce();
                 if !look(&office) {
                     while berth.is_asleep() {
-                        berth.sleep(LIMIT);
+                        berth.sleep(None);
                     }
                 }
             })

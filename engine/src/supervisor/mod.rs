@@ -4,21 +4,21 @@ mod control;
 mod deaths;
 mod places;
 
-use crate::client::Client;
+use crate::client::{Client, Sight};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{FLUSH_LIMIT, FromWorker, Launcher};
 use crate::name_card::{self, OwnCard};
 use crate::segment::{PoolState, Segment};
 use crate::sync::back_stop;
 use crate::sync::private::{Private, PrivateUsize};
-use crate::sys::{self, Channel, Listener, ProcessHandle, Received, Wait};
+use crate::sys::{self, Channel, Listener, ProcessHandle, Received, Timer, Wait};
 pub(crate) use control::Control;
 use control::Wish;
 use deaths::Orphan;
 use places::{Coming, ORPHAN_LIMIT};
 use rustix::process::Signal;
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,14 @@ use std::time::{Duration, Instant};
 const CLOSING_TICK: Duration = Duration::from_millis(10);
 /// How often workers that closed their channel are looked at: nothing else would show an `execve`.
 const DEAF_TICK: Duration = Duration::from_secs(1);
-/// How often an idle pool's memory is looked at.
+/// How long nothing must have happened before memory is given back that the pool does not need at once.
 const IDLE_TICK: Duration = Duration::from_secs(2);
-/// How often the slots of a busy pool are looked at even if nobody waits, and busy workers: nothing else
-/// would show one whose thread ended and left others.
+/// How often, at most, the slots of a busy pool are looked at in any case, and busy workers: nothing else would show one
+/// whose thread ended and left others. The client's timer says when the pool is busy.
 const LOOK_TICK: Duration = Duration::from_secs(1);
 /// How often launching workers is tried again after it has failed.
 const LAUNCH_TICK: Duration = Duration::from_millis(100);
-/// How long there must be nothing else to do before it is written down when workers were started. They have just
-/// got going, and the CPU is theirs.
+/// How long after workers were started that is written down. They have just got going, and the CPU is theirs.
 const NOTE_TICK: Duration = Duration::from_millis(10);
 /// Time between SIGTERM and SIGKILL when a pool is terminated.
 const GRACE: Duration = Duration::from_millis(50);
@@ -79,8 +78,10 @@ pub(crate) struct Supervisor {
     last_fill: Instant,
     /// When busy workers, and slots, were last looked at without being told to.
     last_look: Instant,
-    /// Somebody has come whose start is not written down.
-    unnoted: bool,
+    /// What was seen of the tasks when the client's timer went off last.
+    sight: Sight,
+    /// When it is written down that somebody has come.
+    note_at: Option<Instant>,
     broken: bool,
     /// Iterators that still have input to submit.
     streams: Arc<PrivateUsize>,
@@ -115,7 +116,8 @@ impl Supervisor {
             early_since: Instant::now(),
             last_fill: Instant::now(),
             last_look: Instant::now(),
-            unnoted: false,
+            sight: Sight::default(),
+            note_at: None,
             broken: false,
             streams,
         }
@@ -178,6 +180,10 @@ impl Supervisor {
     /// Keeps the pool until it is closed or terminated and all workers are gone.
     pub(crate) fn run(mut self) {
         let mut launched = false;
+        // Without a timer the pool is looked at all the time.
+        if let Ok(timer) = Timer::new() {
+            self.client.watch_by(timer);
+        }
         loop {
             let wish = self.control.lock().wish;
             if wish == Wish::Terminate {
@@ -234,18 +240,20 @@ impl Supervisor {
         let places = &self.residents[1..=self.target as usize];
         let short = places.iter().any(Option::is_none) && self.wants_workers();
         let tick = match wish {
-            Wish::Close => CLOSING_TICK,
-            _ if self.unnoted => NOTE_TICK,
-            _ if short => LAUNCH_TICK,
-            _ if deaf => DEAF_TICK,
-            _ => IDLE_TICK,
+            Wish::Close => Some(CLOSING_TICK),
+            _ if self.note_at.is_some() => Some(NOTE_TICK),
+            _ if short => Some(LAUNCH_TICK),
+            _ if deaf => Some(DEAF_TICK),
+            _ if self.client.watch_fd().is_none() => Some(LOOK_TICK),
+            _ if !self.vacated.is_empty() || self.client.may_give_memory() => Some(IDLE_TICK),
+            // Nothing is to be done that nobody would tell.
+            _ => None,
         };
         let mut fds = vec![Wait::input(self.control.bell.as_fd())];
-        let listening = self.name.is_some();
-        fds.extend(self.name.iter().map(|(_, listener)| Wait::input(listener.as_fd())));
-        fds.extend(self.launcher.template_fd().map(Wait::input));
+        let watch = self.client.watch_fd().map(|timer| add(&mut fds, timer));
+        let knock = self.name.as_ref().map(|(_, listener)| add(&mut fds, listener.as_fd()));
+        let template = self.launcher.template_fd().map(|template| add(&mut fds, template));
         let first = fds.len();
-        let template = first > 1 + usize::from(listening);
         let mut who = Vec::new();
         for (index, resident) in self.residents.iter().enumerate() {
             let Some(resident) = resident else { continue };
@@ -257,7 +265,7 @@ impl Supervisor {
                 who.push((index as u32, true));
             }
         }
-        let ready = match sys::poll_for(&fds, Some(tick)) {
+        let ready = match sys::poll_for(&fds, tick) {
             Ok(ready) => ready,
             Err(_) => {
                 std::thread::sleep(Duration::from_millis(10)); // out of kernel memory: it passes
@@ -266,15 +274,22 @@ impl Supervisor {
         };
         drop(fds);
         if !ready.iter().any(|r| r.any()) {
-            self.note_starts();
             self.client.rest();
             self.give_back();
+        }
+        if self.note_at.is_some_and(|at| at <= Instant::now()) {
+            self.note_starts();
+        }
+        if watch.is_some_and(|at| ready[at].input) {
+            if self.sight == Sight::default() {
+                self.last_look = Instant::now(); // the pool has just become busy
+            }
+            self.sight = self.client.look_around(self.sight);
         }
         if self.last_look.elapsed() >= back_stop(LOOK_TICK) {
             self.last_look = Instant::now();
             self.client.look_behind(); // somebody may only ask now and then whether a result is there
             self.end_headless();
-            self.note_starts();
         }
         if !self.broken
             && let Some(error) = self.client.failure()
@@ -295,14 +310,14 @@ impl Supervisor {
                 self.bury(index);
             }
         }
-        if template && ready[first - 1].any() {
+        if template.is_some_and(|at| ready[at].any()) {
             self.launcher.bury_template(); // after its workers: it may have told of their ends
         }
         self.end_orphaned_wards();
         if short {
             self.fill_places();
         }
-        if listening && ready[1].input {
+        if knock.is_some_and(|at| ready[at].input) {
             self.welcome();
         }
         if deaf {
@@ -380,4 +395,10 @@ impl Supervisor {
             let _ = self.bury_orphan(index, ORPHAN_LIMIT); // it dies, now or soon
         }
     }
+}
+
+/// Adds a descriptor that something can be read from; its position.
+fn add<'f>(fds: &mut Vec<Wait<'f>>, fd: BorrowedFd<'f>) -> usize {
+    fds.push(Wait::input(fd));
+    fds.len() - 1
 }

@@ -1,7 +1,7 @@
 //! Places of the process table: given to workers that are launched, and to guests that knock.
 
 use super::deaths::Orphan;
-use super::{LAUNCH_TICK, Resident, Supervisor};
+use super::{LAUNCH_TICK, NOTE_TICK, Resident, Supervisor};
 use crate::error::Result;
 use crate::launch::{Begun, Failed, Launched, ToChild};
 use crate::segment::{Life, LifeState, Role};
@@ -47,7 +47,7 @@ impl Supervisor {
         let Launched { handle, channel } = launched;
         self.segment.process(index).pid.store(handle.pid(), Ordering::Relaxed);
         self.control.lock().pids.push((index, handle.pid()));
-        self.unnoted = true;
+        self.note_at.get_or_insert(Instant::now() + NOTE_TICK);
         self.residents[index as usize] = Some(Resident {
             incarnation,
             handle,
@@ -61,9 +61,7 @@ impl Supervisor {
 
     /// Writes down for auditors when the processes were started that have come since the last time.
     pub(super) fn note_starts(&mut self) {
-        if !std::mem::take(&mut self.unnoted) {
-            return;
-        }
+        self.note_at = None;
         for (index, resident) in self.residents.iter().enumerate() {
             let word = &self.segment.process(index as u32).start_time;
             if let Some(resident) = resident

@@ -15,6 +15,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
+
 use crate::error::{Error, Result};
 use crate::sys::process::ProcessHandle;
 
@@ -132,6 +134,25 @@ impl Channel {
     /// Closes both directions: the peer is told at once, even if this process keeps its end for a while.
     pub(crate) fn hang_up(&self) {
         let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both); // else it is closed already
+    }
+
+    /// Has the kernel kill this process as soon as nobody has the other end any more, or something is sent from there;
+    /// `false` if it will not. Who has hung up already kills nobody.
+    #[must_use]
+    pub(crate) fn kill_on_hang_up(&self) -> bool {
+        const F_SETSIG: libc::c_int = 10; // the same on all architectures; not in the `libc` crate
+        let fd = self.0.as_raw_fd();
+        let set = |what: libc::c_int, value: libc::c_int| {
+            // SAFETY: these commands take a number, and change nothing but the open socket, which is ours.
+            unsafe { libc::fcntl(fd, what, value) }
+        };
+        let flags = set(libc::F_GETFL, 0);
+        // SAFETY: always allowed.
+        let me = unsafe { libc::getpid() };
+        flags >= 0
+            && set(libc::F_SETOWN, me) == 0
+            && set(F_SETSIG, libc::SIGKILL) == 0
+            && set(libc::F_SETFL, flags | libc::O_ASYNC) == 0
     }
 
     /// Whether nobody has the other end any more.
@@ -437,6 +458,46 @@ impl AsFd for EventFd {
     }
 }
 
+/// A descriptor that becomes readable after some time.
+#[derive(Debug)]
+pub(crate) struct Timer(OwnedFd);
+
+impl Timer {
+    pub(crate) fn new() -> Result<Self> {
+        rustix::time::timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )
+        .map(Self)
+        .map_err(|errno| Error::io("cannot make a timer", errno))
+    }
+
+    /// Not readable until `pause` has passed, then until it is set again or stopped. Wakes nobody now.
+    pub(crate) fn set(&self, pause: Duration) {
+        // Zero would stop it.
+        let value = Timespec::try_from(pause.max(Duration::from_nanos(1)));
+        if let Ok(it_value) = value {
+            self.set_time(it_value);
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.set_time(Timespec { tv_sec: 0, tv_nsec: 0 });
+    }
+
+    fn set_time(&self, it_value: Timespec) {
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        // It fails for no valid time.
+        let _ = rustix::time::timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once);
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -486,6 +547,54 @@ mod tests {
         let (length, fds) = b.recv(&mut buffer).unwrap().unwrap();
         assert_eq!((length, fds.len()), (MAX_MESSAGE, 0));
         assert_eq!(buffer, largest);
+    }
+
+    #[test]
+    fn a_hang_up_kills_who_asked_for_it() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let (told, tell) = (EventFd::new().unwrap(), 7);
+        // SAFETY: the child takes no locks, and does not return.
+        let child = match unsafe { crate::sys::fork() }.unwrap() {
+            crate::sys::Fork::Child => {
+                // Another test's fork may have the other end for a moment, or for long: whoever closes it last.
+                drop(ours);
+                let asked = theirs.kill_on_hang_up() && !theirs.has_hung_up();
+                let sent = asked && matches!(theirs.try_send(b"to be read", &[]), Ok(Sent::Yes));
+                told.ring();
+                if sent {
+                    loop {
+                        std::thread::park();
+                    }
+                }
+                // SAFETY: `_exit` may be called anywhere.
+                unsafe { libc::_exit(tell) }
+            }
+            crate::sys::Fork::Parent(pid) => ProcessHandle::open(pid).unwrap(),
+        };
+        drop(theirs);
+        eventually(|| told.clear());
+        assert!(matches!(ours.recv(&mut [0; 16]).unwrap(), Some((10, _))));
+        assert!(!child.wait_dead(Some(SHORT)), "its own message, and that it is read, does it no harm");
+        ours.hang_up();
+        drop(ours);
+        assert!(child.wait_dead(None));
+        assert_eq!(child.wait_status(), Some(crate::error::Exit::Signal(libc::SIGKILL)));
+    }
+
+    #[test]
+    fn a_timer_goes_off_until_it_is_set_again_or_stopped() {
+        let timer = Timer::new().unwrap();
+        let gone_off = || poll_one(timer.as_fd(), Some(Duration::ZERO)).unwrap().input;
+        assert!(!gone_off());
+        timer.set(Duration::ZERO);
+        eventually(gone_off);
+        assert!(gone_off());
+        timer.set(Duration::from_secs(1 << 20));
+        assert!(!gone_off());
+        timer.set(Duration::from_millis(1));
+        assert!(poll_one(timer.as_fd(), None).unwrap().input);
+        timer.stop();
+        assert!(!gone_off());
     }
 
     #[test]

@@ -158,6 +158,25 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         }
     }
 
+    /// Wakes one worker more, searcher or not, for work that is enough for several. The caller has published with
+    /// Release, and [notified](Self::notify): this is for speed.
+    #[inline]
+    pub(crate) fn notify_more(&self, lane: usize) {
+        if (0..self.words).any(|word| self.masks.idle[word].load(Ordering::Relaxed) != 0) {
+            self.wake_another(lane);
+        }
+    }
+
+    #[cold]
+    fn wake_another(&self, lane: usize) {
+        for park in self.idle_for(lane) {
+            if park.notify() {
+                park.wake();
+                return;
+            }
+        }
+    }
+
     /// Worker `me` is about to get busy, or to leave: wakes others for the work that it leaves, for which
     /// somebody may have skipped a wake-up because `me` was searching, or on its way.
     ///

@@ -52,7 +52,7 @@ impl<'a> Berth<'a> {
     }
 
     /// Sleeps unless somebody has woken it since; `false` if `limit` passed.
-    pub(crate) fn sleep(&self, limit: Duration) -> bool {
+    pub(crate) fn sleep(&self, limit: Option<Duration>) -> bool {
         self.park.sleep(self.incarnation, limit)
     }
 

@@ -83,8 +83,8 @@ impl Park<'_> {
     }
 
     /// Sleeps unless somebody has notified since [`announce`](Self::announce); `false` if `limit` passed.
-    pub(crate) fn sleep(self, incarnation: u32, limit: Duration) -> bool {
-        futex::wait(self.0, pack(ParkState::Parked, incarnation), Some(back_stop(limit)))
+    pub(crate) fn sleep(self, incarnation: u32, limit: Option<Duration>) -> bool {
+        futex::wait(self.0, pack(ParkState::Parked, incarnation), limit.map(back_stop))
     }
 
     /// Marks a sleeping worker as being woken; the caller then calls [`wake`](Self::wake).

@@ -9,7 +9,7 @@ use crate::sys::yield_cpu;
 use crate::worker::FuncWord;
 use std::time::{Duration, Instant};
 
-/// A parked worker looks around this often even if nobody wakes it.
+/// A parked worker looks around after this time, or this often, if it has a reason to.
 const PARK_LIMIT: Duration = Duration::from_secs(1);
 /// Who is woken so soon after it went to sleep had better stayed awake: as long as a search takes, and a wake-up.
 const SOON: Duration = Duration::from_micros(100);
@@ -253,8 +253,11 @@ impl Worker<'_> {
         }
         let begin = Instant::now();
         while self.berth.is_asleep() {
-            if !self.berth.sleep(PARK_LIMIT) {
-                if (self.creator_gone)() {
+            // Mostly neither: then nothing happens until somebody wakes this worker.
+            let much = !self.trimmed && self.region.holds_more_than(KEEP);
+            let limit = (much || self.creator_gone.is_some()).then_some(PARK_LIMIT);
+            if !self.berth.sleep(limit) {
+                if self.creator_gone.is_some_and(|gone| gone()) {
                     return Err(Leave::CreatorGone);
                 }
                 if !self.trimmed {

@@ -63,6 +63,10 @@ impl Home {
         self.region.borrow_mut().free(segment, block);
     }
 
+    pub(super) fn holds_more_than(&self, keep: usize) -> bool {
+        self.region.borrow().holds_more_than(keep)
+    }
+
     pub(super) fn trim(&self, segment: &Segment, keep: usize) {
         self.region.borrow_mut().trim(segment, keep);
     }

@@ -74,19 +74,21 @@ pub(crate) struct Worker<'s> {
     trimmed: bool,
     tasks: u64,
     tasks_left: Option<u64>,
-    creator_gone: &'s dyn Fn() -> bool,
+    /// Tells whether the pool's process is gone, if nobody ends this worker then.
+    creator_gone: Option<&'s dyn Fn() -> bool>,
 }
 
 /// A search round is some 20 nanoseconds; this many are about 50 microseconds.
 const SPIN_ROUNDS: u32 = if cfg!(feature = "crash") { 2 } else { 2500 };
 
 impl<'s> Worker<'s> {
-    /// Becomes incarnation `incarnation` of place `index`. `creator_gone` is asked now and then.
+    /// Becomes incarnation `incarnation` of place `index`. `creator_gone` is asked now and then while
+    /// it is idle.
     pub(crate) fn new(
         segment: &'s Segment,
         incarnation: u32,
         same_program: bool,
-        creator_gone: &'s dyn Fn() -> bool,
+        creator_gone: Option<&'s dyn Fn() -> bool>,
     ) -> Result<Self> {
         let header = segment.header();
         let index = segment.index;
@@ -129,6 +131,11 @@ impl<'s> Worker<'s> {
             segment.window(index).set(i, crate::ring::Hint::NONE);
         }
         Ok(worker)
+    }
+
+    /// The kernel ends this process when the pool's is gone: nobody has to look.
+    pub(crate) fn ends_with_creator(&mut self) {
+        self.creator_gone = None;
     }
 
     /// Runs the pool's initializer, if it has one; the error is its text.

@@ -5,7 +5,7 @@ use libtest_mimic::Trial;
 use ringpool::{Context, Pool};
 use ringpool_tests::actor::{Actor, wait_for_the_end};
 use ringpool_tests::{CONTEXTS, eventually, procs, test};
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub fn tests() -> Vec<Trial> {
     let mut tests = Vec::new();
     for context in CONTEXTS {
         for named in [false, true] {
-            for end in ENDS {
+            for end in ENDS.into_iter().filter(|&end| end != STOPPED || context != Context::Spawn) {
                 let name = if named { "named" } else { "nameless" };
                 tests.push(test(format!("parent_gone::{end}::{name}::{context:?}"), move || {
                     parent_gone(context, named, end);
@@ -25,10 +25,14 @@ pub fn tests() -> Vec<Trial> {
     tests
 }
 
+/// The template, whose end would be that of the workers, is stopped when the pool's process is killed.
+const STOPPED: &str = "killed_beside_a_stopped_template";
+
 /// Killed while the pool is idle or works; ended together with all its processes, as a service manager
 /// does; ends without dropping the pool; exits in the middle of tasks; runs another program, which for the kernel
 /// is no end.
-const ENDS: [&str; 7] = [
+const ENDS: [&str; 8] = [
+    STOPPED,
     "killed_idle",
     "killed_working",
     "template_then_parent",
@@ -97,6 +101,22 @@ fn parent_gone(context: Context, named: bool, end: &str) {
         assert!(parent.finish().success());
     } else if end == "executes" {
         parent.close_input();
+    } else if end == STOPPED {
+        let is_template = |pid: &&u32| procs::stat(**pid).is_some_and(|stat| stat.name == procs::TEMPLATE);
+        let template = *pids.iter().find(is_template).expect("a template");
+        // By its handle: it is nobody's child soon.
+        let raw = Pid::from_raw(template as i32).expect("an id");
+        let handle = pidfd_open(raw, PidfdFlags::empty()).expect("a handle");
+        assert!(procs::signal(template, Signal::STOP));
+        eventually("the template stops", SOON, || procs::is_stopped(template));
+        parent.kill();
+        eventually("the workers are gone", SOON, || {
+            pids.iter().zip(&started).filter(|&(&pid, _)| pid != template).all(|(&pid, &started)| {
+                procs::stat(pid).is_none_or(|stat| stat.state == 'Z' || stat.started != started)
+            })
+        });
+        assert!(procs::is_stopped(template), "nothing has made it go on");
+        pidfd_send_signal(&handle, Signal::CONT).expect("it is there");
     } else {
         if end == "all_are_ended" {
             // The answer does not matter: a worker may have gone with another's end already.

@@ -18,7 +18,7 @@ struct Sweep {
     work: Work,
     /// As long as these are left, no death is seen by the caller.
     retries: u32,
-    /// The first of them is stepped. All others are held until it is dead, and take over.
+    /// The first of them is stepped. All others are held until it is dead, and take over, unless it is `Hammered`.
     workers: usize,
     /// What surrounds the stepped task.
     setting: Setting,
@@ -32,7 +32,7 @@ enum Setting {
     Cold,
     /// Worker and client wait awake for a while before they sleep.
     Spinning,
-    /// Another thread submits one task after the other; the other workers are not held.
+    /// Another thread submits one task after the other; the other workers are held only until it begins.
     Hammered,
 }
 
@@ -155,11 +155,7 @@ impl State {
         let pids = self.pool.worker_pids();
         let victim = pids[0];
         let (mut stepped, park) = hold_parked(victim);
-        let held: Vec<Tracee> = if setting == Hammered {
-            Vec::new()
-        } else {
-            pids[1..].iter().map(|&pid| hold_parked(pid).0).collect()
-        };
+        let mut held: Vec<Tracee> = pids[1..].iter().map(|&pid| hold_parked(pid).0).collect();
         let over = AtomicBool::new(false);
         let client = Client::default();
         let pool = &self.pool;
@@ -167,6 +163,11 @@ impl State {
             let outcomes = threads.spawn(|| client.run(work, pool, first));
             let others = (setting == Hammered).then(|| threads.spawn(|| hammer(pool, first + OTHERS, &over)));
             client.await_sleep(setting != Hammered);
+            // All workers slept when that was submitted, so the stepped one is being woken: nobody else would have to
+            // wake it again.
+            if setting == Hammered {
+                held.drain(..).for_each(Tracee::release);
+            }
             let sleeps = |worker: &Tracee| sleeps_on(worker, park);
             let most = if setting == Spinning { MOST } else { u64::MAX };
             let end = match aim {

@@ -356,6 +356,11 @@ impl Region {
         self.keep_free(segment, keep);
     }
 
+    /// Whether more than `keep` bytes may be committed, free or not.
+    pub(crate) fn holds_more_than(&self, keep: usize) -> bool {
+        self.high_water * EXTENT > keep && self.committed_in(0, self.high_water) > keep
+    }
+
     /// Gives memory of free extents back, all but `keep` bytes.
     fn keep_free(&mut self, segment: &Segment, keep: usize) {
         let mut kept = 0;

@@ -30,6 +30,8 @@ struct Feed<'a, T: Payload, I: Iterator<Item = T>> {
     left: usize,
     /// There are no more.
     ended: bool,
+    /// Chunks submitted.
+    chunks: usize,
 }
 
 impl<T: Payload, I: Iterator<Item = T>> Drop for Feed<'_, T, I> {
@@ -43,7 +45,17 @@ impl<T: Payload, I: Iterator<Item = T>> Drop for Feed<'_, T, I> {
 
 impl<'a, T: Payload, I: Iterator<Item = T>> Feed<'a, T, I> {
     fn new(inner: &'a Inner, calls: &'a Calls<T>, items: I, len: usize, chunksize: usize) -> Self {
-        Feed { inner, calls, sink: MapSink::new(), items, chunksize, start: 0, left: len, ended: false }
+        Feed {
+            inner,
+            calls,
+            sink: MapSink::new(),
+            items,
+            chunksize,
+            start: 0,
+            left: len,
+            ended: false,
+            chunks: 0,
+        }
     }
 
     /// Submits the next chunk, if there is another.
@@ -66,6 +78,11 @@ impl<'a, T: Payload, I: Iterator<Item = T>> Feed<'a, T, I> {
         self.count(count, result);
         self.left -= count;
         self.ended = count < most;
+        // There is work for all of them. Left to itself, a worker wakes the next only once it runs.
+        self.chunks += 1;
+        if (2..=self.inner.processes).contains(&self.chunks) {
+            client.rouse(self.calls.function().0, self.chunks);
+        }
     }
 
     fn count(&mut self, items: usize, submitted: Result<()>) {
