@@ -29,6 +29,11 @@ impl Ticket {
         Ticket { slot, generation, caller: caller as u32, asleep: 0 }
     }
 
+    /// Whether it is that of the pool's first task: the first in the first slot.
+    fn is_first(&self) -> bool {
+        self.slot == 0 && self.generation == 0
+    }
+
     #[inline]
     pub(super) fn set_asleep(&mut self, asleep: bool) {
         self.asleep = u32::from(asleep);
