@@ -110,6 +110,10 @@ impl Worker<'_> {
             }
         };
         let window = segment.window(self.index);
+        let fetch = |hint: Hint| {
+            fetch(hint);
+            self.habit.fetch();
+        };
         let count = segment.ready(lane).claim(most, window, |slot| Hint::new(0, slot), fetch);
         (self.next, self.claimed) = (0, count);
         count > 0

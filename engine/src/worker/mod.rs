@@ -2,6 +2,7 @@
 
 mod find;
 mod func;
+mod habit;
 mod home;
 mod output;
 mod run;
@@ -13,6 +14,7 @@ use crate::slot::{Owner, Word};
 use crate::sync::Ordering;
 use crate::task::{Return, Status};
 use crate::wake::Berth;
+use habit::Habit;
 pub(crate) use func::FuncWord;
 pub(crate) use home::{Home, here};
 use std::ops::RangeInclusive;
@@ -68,6 +70,7 @@ pub(crate) struct Worker<'s> {
     untold: bool,
     /// Nothing has run since memory was given back.
     trimmed: bool,
+    habit: Habit,
     tasks: u64,
     tasks_left: Option<u64>,
     creator_gone: &'s dyn Fn() -> bool,
@@ -114,6 +117,7 @@ impl<'s> Worker<'s> {
             patient: true,
             untold: false,
             trimmed: true,
+            habit: Habit::default(),
             tasks: segment.process(index).tasks.load(Ordering::Relaxed),
             tasks_left: (quota != 0).then_some(quota),
             creator_gone,
