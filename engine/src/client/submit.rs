@@ -74,9 +74,11 @@ impl Client {
             }
         };
         let lane = spec.func.lane();
+        let bytes = spec.args.bytes_to_read();
         let mut ticket = self.place(&mut state, number, spec, items, to, tag);
         self.publish(&state, lane);
         drop(state);
+        ticket.bytes = bytes;
         ticket.asleep = self.segment.bell().notify_seeing(lane);
         Ok(ticket)
     }
@@ -302,7 +304,7 @@ impl Client {
             // positions are corrupt; the back-stop repairs them.
             self.segment.requeue(lane).announce(number);
         }
-        Ticket { slot: number, generation, caller: tag, asleep: false }
+        Ticket { slot: number, generation, caller: tag, asleep: false, bytes: 0 }
     }
 
     /// Submits what is left of a chunk.

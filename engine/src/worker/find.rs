@@ -19,6 +19,11 @@ const KEEP: usize = 64 << 20;
 const FAIR_EVERY: u32 = 8;
 /// Every so many rounds of the search loop the core is told that it spins, which takes as long as two rounds.
 const PAUSE_EVERY: u32 = 4;
+/// A client whose payloads are large is waited for one round longer for so many bytes: a tenth of a nanosecond each, about
+/// twice as long as it takes to write, look at and copy them.
+const MOVED_IN_ROUND: usize = 200;
+/// But not for more than so many rounds, some 5 milliseconds.
+const MOVING_MOST: usize = if cfg!(feature = "crash") { 2 } else { 250_000 };
 /// Every so many rounds, where processes of the pool share CPUs, another may have this one: some microseconds.
 const YIELD_EVERY: u32 = 128;
 /// Every so many rounds of the search loop other workers' windows are looked at, too.
@@ -177,9 +182,15 @@ impl Worker<'_> {
             && segment.bell().searchers(self.index) >= (workers / 2).max(1).min(self.spare_cpus());
         // A client that has just been woken takes a while to come again, if it comes, and may need this very CPU.
         let hopeless = std::mem::take(&mut self.woke) && !self.patient;
-        let rounds = if crowded || hopeless { 1 } else { self.spin.max(1) };
         // The others that are awake may need the CPU more; but as long as this one searches nobody is woken.
         let shares = workers >= self.cpus();
+        let rounds = match self.spin {
+            _ if crowded || hopeless => 1,
+            0 => 1,
+            spin if shares => spin,
+            // The client takes longer to come again, as it has to read this result and to write the next arguments.
+            spin => spin + (self.moved / MOVED_IN_ROUND).min(MOVING_MOST) as u32,
+        };
         if rounds > 1 {
             self.berth.stay_up();
         }

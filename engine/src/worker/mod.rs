@@ -62,6 +62,8 @@ pub(crate) struct Worker<'s> {
     cursor: u32,
     /// Rounds of the search loop before it parks; 0 on a machine without a CPU to spare.
     spin: u32,
+    /// Bytes of the last task's arguments and result that moved through shared memory.
+    moved: usize,
     /// The client slept until the last task was done.
     woke: bool,
     /// It is worth waiting awake for such a client: the last sleep was short.
@@ -113,6 +115,7 @@ impl<'s> Worker<'s> {
             rounds: 0,
             cursor: 0,
             spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
+            moved: 0,
             woke: false,
             patient: true,
             untold: false,

@@ -28,6 +28,9 @@ impl Worker<'_> {
         let mut small = Small::new();
         let (status, written) = self.execute(slot, task.slot, check, &mut small);
         let (mut block, mut result) = (None, None);
+        if let Written::Block(_, len) = written {
+            self.moved += len;
+        }
         match written {
             Written::Short(len) => {
                 let bytes = &small;
@@ -123,6 +126,7 @@ impl Worker<'_> {
         };
         let (args, shape) = if meta.shape == SlotShape::Inline {
             self.habit.note_no_args();
+            self.moved = 0;
             (&inline[..meta.inline_len], Shape::One)
         } else {
             let handle = ArgsHandle::from_bytes(inline);
@@ -134,6 +138,7 @@ impl Worker<'_> {
             };
             prefetch_payload(args.as_ptr(), args.len());
             self.habit.note_args(args);
+            self.moved = args.len();
             let shape = match meta.shape {
                 SlotShape::Items => Shape::Items { first: handle.first, end: handle.end },
                 SlotShape::Tuples => Shape::Tuples { first: handle.first, end: handle.end },
