@@ -101,8 +101,10 @@ pub(crate) fn prefetch_payload(start: *const u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(loom)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // A hint, which changes nothing and faults nowhere.
-        let fetch = |at: usize| unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) };
+        let fetch = |at: usize| {
+            // SAFETY: a hint, which changes nothing and faults nowhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) }
+        };
         fetch(len.saturating_sub(1));
         (0..len.min(FETCHED)).step_by(64).for_each(fetch);
     }

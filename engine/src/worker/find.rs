@@ -109,15 +109,16 @@ impl Worker<'_> {
             share.min(BATCH as u64).min(quota)
         };
         // All at once, and for writing: otherwise the claim of one would wait for its line, then the next for its.
-        let fetch = |hint: Hint| {
+        let fetch_slot = |hint: Hint| {
             if let Some(slot) = hint.get().and_then(|(_, number)| segment.slots().get(number as usize)) {
                 prefetch_to_write(&slot.word);
             }
         };
         let window = segment.window(self.index);
         let fetch = |hint: Hint| {
-            fetch(hint);
+            fetch_slot(hint);
             self.habit.fetch();
+            self.region.prefetch(segment);
         };
         let count = segment.ready(lane).claim(most, window, |slot| Hint::new(0, slot), fetch);
         (self.next, self.claimed) = (0, count);

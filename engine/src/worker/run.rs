@@ -22,7 +22,6 @@ impl Worker<'_> {
     /// Runs the task, publishes what came of it (T3), and tells the client.
     pub(super) fn run(&mut self, task: Claimed) {
         let segment = self.segment;
-        self.region.prefetch(segment);
         let slot = segment.slot(task.slot);
         let check = self.checked.map(|pool| Check::begin(pool, task.slot, task.run.generation()));
         let mut small = Small::new();
