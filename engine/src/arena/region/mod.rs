@@ -19,6 +19,9 @@ const SWEEP: usize = 256;
 /// How many blocks of a class that were handed out last are looked at before others. Who takes one result after the
 /// other gives each back before the next is made, and so all lie in the same few blocks, which stay in caches.
 const RECENT: usize = 16;
+/// Bytes of the largest block of which that is done. Larger ones go round all of their extent: it takes longer to get many
+/// lines back from the CPU that has just read them than from the cache that all share.
+const WARM: usize = 8 << 10;
 /// Memory is committed ahead of its use in steps of this size.
 const COMMIT: usize = 64 << 10;
 
@@ -301,7 +304,7 @@ impl Region {
     }
 
     fn small(&mut self, segment: &Segment, class: usize) -> Option<u32> {
-        if self.releases == Releases::Own {
+        if self.releases == Releases::Own || Class::Small(class).block_bytes() > WARM {
             return self.small_of(segment, class);
         }
         self.last = class;
