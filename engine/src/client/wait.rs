@@ -32,7 +32,7 @@ const SPIN_LEAST: u32 = if cfg!(feature = "crash") { 2 } else { 400 };
 /// reading them and writing as many takes.
 const READ_IN_ROUND: usize = 256;
 /// But no more than so many rounds, some 2 milliseconds.
-const READING_MOST: usize = if cfg!(feature = "crash") { 0 } else { 100_000 };
+const READING_MOST: usize = if cfg!(feature = "crash") { 2 } else { 100_000 };
 /// Every so many rounds, where processes of the pool share CPUs, another may have this one: some microseconds.
 const YIELD_EVERY: u32 = 64;
 /// The back-stop: peers that were stopped in the middle of a wake-up are noticed after this time,
