@@ -1,7 +1,7 @@
 //! The word of a block: who holds it.
 
 use crate::slot::Owner;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, prefetch_to_write};
 
 /// Names a block, and which handing-out of it: a slot that names one that has changed hands since is not
 /// believed.
@@ -77,6 +77,12 @@ pub(crate) enum Adoption {
 }
 
 impl BlockWord<'_> {
+    /// Begins to fetch the word, which is about to be changed.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        prefetch_to_write(self.0);
+    }
+
     /// Whether the region's owner may hand the block out. Acquire: the last reader is done with it.
     #[inline]
     pub(crate) fn is_free(self) -> bool {

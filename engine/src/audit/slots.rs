@@ -70,12 +70,12 @@ fn check_unused(view: &View<'_>, findings: &mut Findings, number: u32, word: Wor
     if number < view.slots_used() {
         return;
     }
-    let SlotWords { func, meta, answer, handle, len, done } = view.slot(number);
-    let zero = word.0 == 0 && func == 0 && meta == 0 && answer == 0 && handle == 0 && len == 0 && done == 0;
+    let SlotWords { func, meta, answer, tiny, handle, len, done } = view.slot(number);
+    let zero = [word.0, func, meta.into(), answer.into(), tiny, handle, len, done.into()] == [0; 8];
     findings.expect(zero, Proof::Lasting, 6, At::Slot(number), || {
         format!(
             "never used, and not all zero: word {:#x}, function {func:#x}, meta {meta:#x}, answer {answer:#x}, \
-             handle {handle:#x}, length {len}, done {done}",
+             tiny {tiny:#x}, handle {handle:#x}, length {len}, done {done}",
             word.0
         )
     });
@@ -242,12 +242,14 @@ fn check_answer(
     findings.expect(!is_chunk || meta.is_chunk(), Proof::Lasting, 5, at, || {
         format!("{word:?} is answered as a chunk (answer {raw:#x}), and is none (meta {:#x})", slot.meta)
     });
-    if answer.place != Place::Block {
-        return None;
-    }
-    let handle = BlockHandle::unpack(slot.handle);
+    let (handle, len) = match answer.place {
+        Place::Block => (slot.handle, slot.len),
+        Place::NearBlock => (slot.tiny, answer.short_len as u64),
+        Place::Tiny | Place::Inline => return None,
+    };
+    let handle = BlockHandle::unpack(handle);
     let BlockHandle { owner, block, .. } = handle;
-    let name = format!("{word:?} has its result of {} bytes in block {owner}.{block}", slot.len);
+    let name = format!("{word:?} has its result of {len} bytes in block {owner}.{block}");
     if owner != word.owner().index || block as usize >= view.layout().word_stride / 8 {
         findings.add(Proof::Lasting, 30, at, || format!("{name}, which is none of its worker's"));
         return None;
@@ -255,7 +257,7 @@ fn check_answer(
     let (extent, within) = (block as usize / WORDS_PER_EXTENT, block as usize % WORDS_PER_EXTENT);
     let class = view.class(owner, extent);
     let fits = Class::unpack(class)
-        .is_some_and(|class| within < class.blocks() && slot.len <= class.block_bytes() as u64);
+        .is_some_and(|class| within < class.blocks() && len <= class.block_bytes() as u64);
     findings.expect(fits, Proof::Lasting, 30, at, || {
         format!("{name}, block {within} of extent {extent} of class {class:#x}: it does not fit")
     });

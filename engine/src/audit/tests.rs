@@ -6,7 +6,7 @@ use super::*;
 use crate::arena::Class;
 use crate::ring::Hint;
 use crate::segment::Layout;
-use crate::slot::ArgsHandle;
+use crate::slot::{Answer, ArgsHandle, Place as Lies};
 use crate::sync::Ordering::Relaxed;
 use scene::*;
 
@@ -48,6 +48,16 @@ fn run(cases: &[Case]) {
         let expected: Vec<_> = expected.into_iter().map(at).collect();
         assert_eq!(found, expected, "{name}: {audit}");
     }
+}
+
+/// Has the first line alone describe the result in a block.
+fn near(scene: &Scene, handle: u64, len: usize) {
+    let slot = scene.slot(DONE_IN_BLOCK);
+    let answer = Answer { status: 1, place: Lies::NearBlock, short_len: len };
+    slot.answer.store(answer.pack(), Relaxed);
+    slot.tiny.store(handle, Relaxed);
+    slot.handle.store(0, Relaxed);
+    slot.len.store(0, Relaxed);
 }
 
 const ARGS: u32 = u32::MAX;
@@ -142,6 +152,17 @@ fn spoilt_slots_are_found() {
             "result out of range",
             |s| s.slot(DONE_IN_BLOCK).handle.store(2 << 31 | 0x7fff_ffff, Relaxed),
             &[(27, Place::Block(2, RESULT)), (30, Place::Slot(DONE_IN_BLOCK))],
+        ),
+        ("a result described by one line", |s| near(s, s.result_handle(), 5000), &[]),
+        (
+            "such a result of another worker",
+            |s| near(s, 1 << 31, 5000),
+            &[(27, Place::Block(2, RESULT)), (30, Place::Slot(DONE_IN_BLOCK))],
+        ),
+        (
+            "such a result longer than its block",
+            |s| near(s, s.result_handle(), 0xffff),
+            &[(30, Place::Slot(DONE_IN_BLOCK))],
         ),
         (
             "result longer than its block",

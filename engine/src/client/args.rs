@@ -137,6 +137,15 @@ impl Args {
         }
     }
 
+    /// Bytes of blocks that the task reads, if it reads all of them.
+    pub(super) fn bytes_to_read(&self) -> usize {
+        let own = match &self.bytes {
+            ArgsBytes::Inline { .. } => 0,
+            ArgsBytes::Block(block) => block.len(),
+        };
+        own + self.arrays.iter().flat_map(|arrays| arrays.iter()).map(|array| array.len()).sum::<usize>()
+    }
+
     /// Archives a value where workers will read it.
     #[inline]
     pub(crate) fn archive<T: Payload>(arena: &Arc<ClientArena>, value: &T) -> Result<Self> {

@@ -175,8 +175,11 @@ impl Client {
             Place::Inline => {
                 ResultBytes::Short { bytes: Short(slot.inline.copy()), len: answer.short_len as u8 }
             }
-            Place::Block => {
-                let len = slot.len.load(Ordering::Relaxed);
+            Place::Block | Place::NearBlock => {
+                let len = match answer.place {
+                    Place::NearBlock => answer.short_len as u64,
+                    _ => slot.len.load(Ordering::Relaxed),
+                };
                 self.block(slot, word, Some(len), guest, check.map(|check| (check, raw)))?
             }
         };
@@ -249,6 +252,7 @@ impl Client {
             return Err(wrong("block is in the region of a process that did not run the task"));
         }
         let block = block_word(&self.segment, handle).ok_or_else(|| wrong("block number is out of range"))?;
+        block.prefetch();
         let extent = handle.block as usize / WORDS_PER_EXTENT;
         let within = handle.block as usize % WORDS_PER_EXTENT;
         let class = self.segment.classes(handle.owner)[extent].load(Ordering::Acquire);
@@ -262,13 +266,14 @@ impl Client {
         if len > capacity {
             return Err(wrong("length exceeds its block"));
         }
+        let offset = (extent * EXTENT + within * class.block_bytes()) as u64;
+        self.segment.prefetch_payload(handle.owner, offset, len); // while the block's word is on its way
         if block.adopt(word.owner(), CLIENT, handle.generation) == Adoption::Refused {
             return Err(wrong("block is not held by its worker"));
         }
         let extents = if let Class::Run(extents) = class { extents } else { 1 };
         let copied = guest || self.checked.is_some() || !self.holdings.have_room(handle, extents);
         let held = ResultBlock::new(self.holdings.clone(), handle, extents);
-        let offset = (extent * EXTENT + within * class.block_bytes()) as u64;
         if copied {
             // A length that somebody made up must not fill our memory with a copy of nothing. And of a
             // large block that is asked for as a whole, the end may never have been used.

@@ -74,9 +74,11 @@ impl Client {
             }
         };
         let lane = spec.func.lane();
+        let bytes = spec.args.bytes_to_read();
         let mut ticket = self.place(&mut state, number, spec, items, to, tag);
         self.publish(&state, lane);
         drop(state);
+        ticket.bytes = bytes;
         ticket.set_asleep(self.segment.bell().notify_seeing(lane));
         Ok(ticket)
     }

@@ -77,13 +77,17 @@ fn adopt_for_client(segment: &Segment, slot: &Slot, word: Word, dead: Owner) {
 
 /// The block that a terminal slot names: a result's, or what a lost chunk had got to.
 pub(crate) fn named_block(slot: &Slot, word: Word) -> Option<BlockHandle> {
-    let names = match word.state()? {
-        State::Done => Answer::unpack(slot.answer.load(Ordering::Relaxed))?.place == Place::Block,
-        State::Lost => Meta::unpack(slot.meta.load(Ordering::Relaxed))?.is_chunk(),
-        _ => false,
+    let named_by = match word.state()? {
+        State::Done => match Answer::unpack(slot.answer.load(Ordering::Relaxed))?.place {
+            Place::Block => &slot.handle,
+            Place::NearBlock => &slot.tiny,
+            Place::Tiny | Place::Inline => return None,
+        },
+        State::Lost if Meta::unpack(slot.meta.load(Ordering::Relaxed))?.is_chunk() => &slot.handle,
+        _ => return None,
     };
-    let handle = slot.handle.load(Ordering::Acquire);
-    (names && handle != 0).then(|| BlockHandle::unpack(handle))
+    let handle = named_by.load(Ordering::Acquire);
+    (handle != 0).then(|| BlockHandle::unpack(handle))
 }
 
 /// The word of a block, if the handle is possible at all.

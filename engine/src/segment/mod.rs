@@ -9,7 +9,7 @@ mod layout;
 mod view;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, prefetch_payload};
 use crate::sys::{Mapping, create_memfd};
 pub(crate) use control::ControlMemory;
 pub(crate) use layout::{
@@ -267,6 +267,14 @@ impl Segment {
         let start = self.payload_start(owner, offset, len)?;
         // SAFETY: inside the mapping by the checks there; unwritten by contract.
         Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), len as usize) })
+    }
+
+    /// Begins to fetch payload bytes that will be looked at.
+    #[inline]
+    pub(crate) fn prefetch_payload(&self, owner: u32, offset: u64, len: u64) {
+        if let Some(start) = self.payload_start(owner, offset, len) {
+            prefetch_payload(start.as_ptr(), len as usize);
+        }
     }
 
     /// A private copy of payload bytes, which others may write meanwhile: then it is of no use, and no harm.

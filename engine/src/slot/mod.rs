@@ -89,8 +89,11 @@ impl Bytes<INLINE_ARGS> {
 /// line 1   inline result 40 | handle 8 | length 8 | done 4 | progress 4
 /// ```
 ///
-/// In a hardened pool [checks](Check) lie where there is room: over the task in the last 8 bytes of the
-/// arguments, over a short result in `len`, over a result in a block in `tiny` (with a digest of its bytes
+/// The result of a call in a block of less than 64 KiB is described by the first line alone: its handle is in `tiny`, its
+/// length in `answer`.
+///
+/// In a hardened pool the second line has both, and [checks](Check) lie where there is room: over the task in the last 8
+/// bytes of the arguments, over a short result in `len`, over a result in a block in `tiny` (with a digest of its bytes
 /// in `inline`), and over `done` in `progress`.
 #[repr(C, align(128))]
 pub(crate) struct Slot {
@@ -100,7 +103,7 @@ pub(crate) struct Slot {
     pub func: AtomicU64,
     /// Arguments of up to 32 bytes, or an [`ArgsHandle`].
     pub args: Bytes<INLINE_ARGS>,
-    /// A result of up to 8 bytes, so that a small task moves in one line each way.
+    /// A result of up to 8 bytes, so that a small task moves in one line each way; or the block of one that is not large.
     pub tiny: AtomicU64,
     /// How to read the arguments: see [`Meta`].
     pub meta: AtomicU32,
@@ -108,9 +111,9 @@ pub(crate) struct Slot {
     pub answer: AtomicU32,
     /// A result of up to 40 bytes.
     pub inline: Bytes<INLINE_RESULT>,
-    /// Block of a larger result: see [`BlockHandle`](crate::arena::BlockHandle).
+    /// Block of a large result, or of a chunk's: see [`BlockHandle`](crate::arena::BlockHandle).
     pub handle: AtomicU64,
-    /// Length of a result in a block.
+    /// Length of such a result.
     pub len: AtomicU64,
     /// Items of a chunk that are finished.
     pub done: AtomicU32,
@@ -215,9 +218,14 @@ pub(crate) enum Place {
     Inline = 2,
     /// In the block that `handle` names, `len` bytes long.
     Block = 3,
+    /// In the block that `tiny` names; the answer word has its length.
+    NearBlock = 4,
 }
 
-/// The answer word of a slot: `[status 8][place 8][length if not in a block 16]`.
+/// Most bytes of a result in a block whose length fits into the answer word.
+pub(crate) const NEAR_RESULT: usize = 0xffff;
+
+/// The answer word of a slot: `[status 8][place 8][length, if it is not in `len` 16]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
     /// A [`Status`](crate::task::Status) as a number.
@@ -245,6 +253,7 @@ impl Answer {
             1 => (Place::Tiny, TINY_RESULT),
             2 => (Place::Inline, INLINE_RESULT),
             3 => (Place::Block, 0xffff),
+            4 => (Place::NearBlock, NEAR_RESULT),
             _ => return None,
         };
         (short_len <= most).then_some(Answer { status: word >> 24, place, short_len })

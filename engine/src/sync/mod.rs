@@ -75,3 +75,39 @@ pub(crate) fn prefetch_to_write(word: &AtomicU64) {
     #[cfg(not(all(target_arch = "x86_64", not(loom))))]
     let _ = word;
 }
+
+/// Begins to fetch memory that a payload will be written to.
+#[inline(always)]
+pub(crate) fn prefetch_payload_to_write(start: *const u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    for at in (0..len.min(FETCHED)).step_by(64) {
+        // SAFETY: a hint, which changes nothing and faults nowhere.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) start.wrapping_add(at), options(nostack, preserves_flags, readonly))
+        };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    let _ = (start, len);
+}
+
+/// Bytes of a payload that [`prefetch_payload`] fetches at most; processors have some ten or twenty lines on their way
+/// at a time.
+const FETCHED: usize = 2048;
+
+/// Begins to fetch a payload, to be read: its end, where the root of an archive lies, and what comes first, where the
+/// root points to. Otherwise the second would wait for the first.
+#[inline(always)]
+pub(crate) fn prefetch_payload(start: *const u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let fetch = |at: usize| {
+            // SAFETY: a hint, which changes nothing and faults nowhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) }
+        };
+        fetch(len.saturating_sub(1));
+        (0..len.min(FETCHED)).step_by(64).for_each(fetch);
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    let _ = (start, len);
+}

@@ -50,6 +50,12 @@ impl Home {
         segment.filter(|segment| segment.is_here())
     }
 
+    /// Begins to fetch what the next allocation will look at, if it is like the last one.
+    #[inline]
+    pub(super) fn prefetch(&self, segment: &Segment) {
+        self.region.borrow().prefetch(segment);
+    }
+
     pub(super) fn allocate_beside(
         &self,
         segment: &Segment,

@@ -2,6 +2,7 @@
 
 mod find;
 mod func;
+mod habit;
 mod home;
 mod output;
 mod run;
@@ -14,6 +15,7 @@ use crate::sync::Ordering;
 use crate::task::Status;
 use crate::wake::Berth;
 pub(crate) use func::FuncWord;
+use habit::Habit;
 pub(crate) use home::{Home, here};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
@@ -64,6 +66,8 @@ pub(crate) struct Worker<'s> {
     cursor: u32,
     /// Rounds of the search loop before it parks; 0 on a machine without a CPU to spare.
     spin: u32,
+    /// Bytes of the last task's arguments and result that moved through shared memory.
+    moved: usize,
     /// The client slept until the last task was done.
     woke: bool,
     /// It is worth waiting awake for such a client: the last sleep was short.
@@ -72,6 +76,7 @@ pub(crate) struct Worker<'s> {
     untold: bool,
     /// Nothing has run since memory was given back.
     trimmed: bool,
+    habit: Habit,
     tasks: u64,
     tasks_left: Option<u64>,
     /// Tells whether the pool's process is gone, if nobody ends this worker then.
@@ -118,10 +123,12 @@ impl<'s> Worker<'s> {
             rounds: 0,
             cursor: 0,
             spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
+            moved: 0,
             woke: false,
             patient: true,
             untold: false,
             trimmed: true,
+            habit: Habit::default(),
             tasks: segment.process(index).tasks.load(Ordering::Relaxed),
             tasks_left: (quota != 0).then_some(quota),
             creator_gone,

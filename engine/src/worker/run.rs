@@ -5,9 +5,10 @@ use super::{Claimed, Worker};
 use crate::arena::Block;
 use crate::payload::{Room, Span};
 use crate::slot::{
-    Answer, ArgsHandle, CHECKED_ARGS, Check, INLINE_ARGS, Meta, Place, Shape as SlotShape, Slot, TINY_RESULT,
+    Answer, ArgsHandle, CHECKED_ARGS, Check, INLINE_ARGS, Meta, NEAR_RESULT, Place, Shape as SlotShape, Slot,
+    TINY_RESULT,
 };
-use crate::sync::Ordering;
+use crate::sync::{Ordering, prefetch_payload};
 use crate::task::{Call, Return, Shape, Status};
 
 /// Where the bytes of a finished result are.
@@ -25,7 +26,10 @@ impl Worker<'_> {
         let check = self.checked.map(|pool| Check::begin(pool, task.slot, task.run.generation()));
         let mut small = Small::new();
         let (status, written) = self.execute(slot, task.slot, check, &mut small);
-        let mut block = None;
+        let (mut block, mut result) = (None, None);
+        if let Written::Block(_, len) = written {
+            self.moved += len;
+        }
         match written {
             Written::Short(len) => {
                 let bytes = &small;
@@ -42,10 +46,17 @@ impl Worker<'_> {
             }
             Written::Block(held, len) => {
                 let handle = held.handle.pack();
-                slot.handle.store(handle, Ordering::Relaxed);
-                slot.len.store(len as u64, Ordering::Relaxed);
-                let answer = Answer { status: status as u32, place: Place::Block, short_len: 0 }.pack();
+                // Of a chunk's block the second line tells already, in case this process dies.
+                let near = len <= NEAR_RESULT && status != Status::Chunk && check.is_none();
+                let (place, short_len) = if near { (Place::NearBlock, len) } else { (Place::Block, 0) };
+                let answer = Answer { status: status as u32, place, short_len }.pack();
                 slot.answer.store(answer, Ordering::Relaxed);
+                if near {
+                    slot.tiny.store(handle, Ordering::Relaxed);
+                } else {
+                    slot.handle.store(handle, Ordering::Relaxed);
+                    slot.len.store(len as u64, Ordering::Relaxed);
+                }
                 if let Some(check) = check {
                     // SAFETY: the call wrote so many bytes of the block, which is ours until T3.
                     let bytes = unsafe { std::slice::from_raw_parts(held.ptr.as_ptr(), len) };
@@ -56,6 +67,7 @@ impl Worker<'_> {
                     slot.tiny.store(whole, Ordering::Relaxed);
                 }
                 block = Some(held.handle);
+                result = Some((held.ptr, len));
             }
         }
         // T3 makes all of the above visible. It fails only if the word is corrupt: the client finds out by
@@ -75,6 +87,7 @@ impl Worker<'_> {
             }
         }
         segment.completions(self.index).push(task.slot);
+        self.habit.note_result(result);
         self.untold = true; // until the next claim, which is a barrier, or until there is none
         self.trimmed = false;
         self.tasks = self.tasks.wrapping_add(1);
@@ -111,6 +124,8 @@ impl Worker<'_> {
             return self.fail(Status::Corrupted, b"the task's meta word", small);
         };
         let (args, shape) = if meta.shape == SlotShape::Inline {
+            self.habit.note_no_args();
+            self.moved = 0;
             (&inline[..meta.inline_len], Shape::One)
         } else {
             let handle = ArgsHandle::from_bytes(inline);
@@ -120,6 +135,9 @@ impl Worker<'_> {
                     format!("{} argument bytes at {} are outside the region", handle.len, handle.offset);
                 return self.fail(Status::BadArgs, text.as_bytes(), small);
             };
+            prefetch_payload(args.as_ptr(), args.len());
+            self.habit.note_args(args);
+            self.moved = args.len();
             let shape = match meta.shape {
                 SlotShape::Items => Shape::Items { first: handle.first, end: handle.end },
                 SlotShape::Tuples => Shape::Tuples { first: handle.first, end: handle.end },

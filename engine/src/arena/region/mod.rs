@@ -10,12 +10,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::segment::Segment;
 use crate::slot::Owner;
 use crate::sync::{AtomicU32, Ordering};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ptr::NonNull;
 
 /// How many words an allocation looks at for blocks that others have given back, before it takes
 /// fresh memory.
 const SWEEP: usize = 256;
+/// How many blocks of a class that were handed out last are looked at before others. Who takes one result after the
+/// other gives each back before the next is made, and so all lie in the same few blocks, which stay in caches.
+const RECENT: usize = 16;
+/// Bytes of the largest block of which that is done. Larger ones go round all of their extent: it takes longer to get many
+/// lines back from the CPU that has just read them than from the cache that all share.
+const WARM: usize = 8 << 10;
 /// Memory is committed ahead of its use in steps of this size.
 const COMMIT: usize = 64 << 10;
 
@@ -39,6 +45,8 @@ unsafe impl Sync for Block {}
 struct SmallClass {
     /// Blocks known to be free, the warmest last.
     free: Vec<u32>,
+    /// If others give blocks back: those handed out last, the latest at the end.
+    recent: VecDeque<u32>,
     extents: Vec<u32>,
     /// Where the next sweep begins: index into `extents`, block in it.
     cursor: (usize, usize),
@@ -75,6 +83,8 @@ pub(crate) struct Region {
     /// That of the block handed out last: see [`BlockWord::take`].
     generation: u32,
     classes: Vec<SmallClass>,
+    /// The class of the last small block.
+    last: usize,
     /// Free extents by first extent: length in extents.
     free_runs: BTreeMap<usize, usize>,
     /// Large blocks handed out: first extent and length.
@@ -104,6 +114,7 @@ impl Region {
             // Each incarnation begins somewhere else than its predecessor stopped, most likely.
             generation: me.incarnation.wrapping_mul(0x9e37_79b1),
             classes: (0..CLASSES).map(|_| SmallClass::default()).collect(),
+            last: 0,
             free_runs: BTreeMap::new(),
             held_runs: Vec::new(),
             high_water: 0,
@@ -258,6 +269,7 @@ impl Region {
                 // Runs are found free by the next large allocation.
                 if word.release(self.me, block.generation)
                     && let Class::Small(number) = class
+                    && !self.classes[number].recent.contains(&block.block)
                 {
                     self.classes[number].free.push(block.block);
                 }
@@ -292,6 +304,31 @@ impl Region {
     }
 
     fn small(&mut self, segment: &Segment, class: usize) -> Option<u32> {
+        if self.releases == Releases::Own || Class::Small(class).block_bytes() > WARM {
+            return self.small_of(segment, class);
+        }
+        self.last = class;
+        // The oldest of them: so as many are in turn as are in use at a time.
+        let oldest = self.classes[class].recent.front().copied();
+        let again = oldest.filter(|&block| self.word(segment, block as usize).is_free());
+        let block = again.or_else(|| self.small_of(segment, class))?;
+        let recent = &mut self.classes[class].recent;
+        if again.is_some() || recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(block);
+        Some(block)
+    }
+
+    /// Begins to fetch the word of the block that the next allocation is likely to take.
+    #[inline]
+    pub(crate) fn prefetch(&self, segment: &Segment) {
+        if let Some(&block) = self.classes[self.last].recent.front() {
+            self.word(segment, block as usize).prefetch();
+        }
+    }
+
+    fn small_of(&mut self, segment: &Segment, class: usize) -> Option<u32> {
         if let Some(block) = self.pop(segment, class) {
             return Some(block);
         }
@@ -523,7 +560,9 @@ impl Region {
                 }
                 !empty
             });
-            class.free.retain(|&block| !emptied.contains(&(block as usize / WORDS_PER_EXTENT)));
+            let stays = |&block: &u32| !emptied.contains(&(block as usize / WORDS_PER_EXTENT));
+            class.free.retain(stays);
+            class.recent.retain(stays);
             class.cursor = (0, 0);
         }
         for extent in emptied {

@@ -228,3 +228,50 @@ fn classes_give_way_when_address_space_runs_out() {
     }
     region.allocate(&segment, 8 << 20).expect("and all of them for one block");
 }
+
+/// Who takes results one after the other has them all in the same memory; who keeps some, in as many blocks as needed.
+#[test]
+fn results_that_were_given_back_are_next() {
+    let client = Owner::new(9, 0);
+    let segment = segment(64 << 20);
+    let mut region = Region::open(&segment, ME, 64 << 20);
+    let mut blocks = Vec::new();
+    let mut held = VecDeque::new();
+    for keep in [0, 1, 5] {
+        blocks.clear();
+        for _ in 0..1000 {
+            let block = region.allocate(&segment, 1000).expect("fits").handle;
+            assert!(!held.contains(&block), "handed out twice");
+            blocks.push(block.block);
+            let word = BlockWord(&segment.words(0)[block.block as usize]);
+            assert_eq!(word.adopt(ME, client, block.generation), Adoption::Held);
+            held.push_back(block);
+            while held.len() > keep {
+                let block = held.pop_front().expect("not empty");
+                assert!(BlockWord(&segment.words(0)[block.block as usize]).release(client, block.generation));
+            }
+        }
+        blocks.sort_unstable();
+        blocks.dedup();
+        assert_eq!(blocks.len(), keep + 1);
+    }
+}
+
+/// Blocks that their owner itself gives back do not pile up in the books.
+#[test]
+fn what_is_taken_and_given_back_is_noted_once() {
+    let segment = segment(64 << 20);
+    let mut region = Region::open(&segment, ME, 64 << 20);
+    let books = |region: &Region| {
+        region.classes.iter().map(|class| class.free.len() + class.recent.len()).sum::<usize>()
+    };
+    let mut most = 0;
+    for round in 0..10_000 {
+        let block = region.allocate(&segment, 1000).expect("fits");
+        region.free(&segment, block.handle);
+        if round == 0 {
+            most = books(&region);
+        }
+    }
+    assert!(books(&region) <= most, "{} instead of {most}", books(&region));
+}

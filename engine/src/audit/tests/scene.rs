@@ -106,6 +106,11 @@ impl Scene {
         audit(&self.segment, control, data, &[Duration::ZERO; 2])
     }
 
+    /// What names the result in a block.
+    pub(super) fn result_handle(&self) -> u64 {
+        self.slot(DONE_IN_BLOCK).handle.load(Relaxed)
+    }
+
     pub(super) fn slot(&self, number: u32) -> &crate::slot::Slot {
         self.segment.slot(number)
     }
