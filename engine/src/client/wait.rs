@@ -80,7 +80,7 @@ impl Client {
             now.generation() != ticket.generation || now.is_terminal()
         };
         if !ticket.asleep {
-            self.await_change(over);
+            self.await_change(ticket.caller == 1, over);
         }
         let mut backstop = Backstop::new();
         let mut slept = false;
@@ -141,11 +141,18 @@ impl Client {
     }
 
     /// Waits awake for a while, or until `over`.
-    fn await_change(&self, over: impl Fn() -> bool) {
+    ///
+    /// For the pool's `first` call no CPU is given away: the worker that does it was begun on another, and takers of
+    /// this one would be a template and a supervisor that have much to do and are not needed for it.
+    fn await_change(&self, first: bool, over: impl Fn() -> bool) {
         let budget = self.spin_budget();
         let mut rounds = 0;
         while rounds < budget && !over() {
-            self.pause(rounds);
+            if first {
+                spin_loop()
+            } else {
+                self.pause(rounds)
+            }
             rounds += 1;
         }
         self.learn(rounds < budget);
