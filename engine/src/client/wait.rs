@@ -31,6 +31,12 @@ impl Ticket {
         Ticket { slot, generation, caller: caller as u32, asleep: 0, bytes: 0 }
     }
 
+    /// Whether it is that of the pool's first task: the first in the first slot.
+    #[inline]
+    fn is_first(self) -> bool {
+        self.slot == 0 && self.generation == 0
+    }
+
     #[inline]
     pub(super) fn set_asleep(&mut self, asleep: bool) {
         self.asleep = u32::from(asleep);
@@ -100,7 +106,7 @@ impl Client {
             now.generation() != ticket.generation || now.is_terminal()
         };
         if ticket.asleep == 0 {
-            self.await_change(ticket.bytes, over);
+            self.await_change(ticket, over);
         }
         let mut backstop = Backstop::new();
         let mut slept = false;
@@ -161,17 +167,24 @@ impl Client {
     }
 
     /// Waits awake for a while, or until `over`.
-    fn await_change(&self, bytes: usize, over: impl Fn() -> bool) {
+    ///
+    /// For the pool's first call no CPU is given away: the worker that does it was begun on another, and takers of
+    /// this one would be a template and a supervisor that have much to do and are not needed for it.
+    fn await_change(&self, ticket: Ticket, over: impl Fn() -> bool) {
         let budget = self.spin_budget();
         // A task cannot be done before it has read what it was sent.
         let reading = if budget == 0 || self.segment.places() > self.cpus {
             0
         } else {
-            (bytes / READ_IN_ROUND).min(READING_MOST) as u32
+            (ticket.bytes / READ_IN_ROUND).min(READING_MOST) as u32
         };
         let mut rounds = 0;
         while rounds < budget + reading && !over() {
-            self.pause(rounds);
+            if ticket.is_first() {
+                spin_loop()
+            } else {
+                self.pause(rounds)
+            }
             rounds += 1;
         }
         if rounds < budget || reading == 0 {
