@@ -187,7 +187,8 @@ impl Client {
             }
             rounds += 1;
         }
-        if rounds < budget || reading == 0 {
+        // What came in the time for reading says nothing of other tasks.
+        if rounds < budget || rounds == budget + reading {
             self.learn(rounds < budget);
         }
     }

@@ -19,8 +19,9 @@ fn turn(a: u64, b: u64, c: u64) -> (u64, u64, u64) {
     (b, c, a)
 }
 
+/// No longer than we ask for, should somebody write over the length: gigabytes would take longer than a call may.
 fn repeat(len: u32, x: u64) -> Vec<u64> {
-    (0..u64::from(len)).map(|i| x.wrapping_mul(i | 1)).collect()
+    (0..u64::from(len.min(60_000))).map(|i| x.wrapping_mul(i | 1)).collect()
 }
 
 fn total(items: Vec<u64>) -> u64 {
