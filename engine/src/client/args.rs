@@ -40,6 +40,12 @@ impl ClientArena {
         self.with(|region, _| region.used())
     }
 
+    /// Most bytes of arguments that travel inside a slot.
+    #[inline]
+    pub(crate) fn inline_most(&self) -> usize {
+        self.inline
+    }
+
     /// Takes a block of at least `bytes`.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<ArgsBlock> {
         self.take_beside(bytes, None)
@@ -72,6 +78,13 @@ impl ArgsBlock {
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.block.ptr
     }
+
+    /// The bytes in use, of which nobody else knows.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: mapped memory of at least that length, initialized whatever it holds; and as nobody shares this
+        // block, no task has it.
+        unsafe { std::slice::from_raw_parts_mut(self.block.ptr.as_ptr(), self.len) }
+    }
 }
 
 impl Drop for ArgsBlock {
@@ -94,8 +107,13 @@ pub(crate) struct Args {
 /// Where arguments lie.
 #[derive(Clone)]
 pub(crate) enum ArgsBytes {
-    Inline { words: ArgWords, len: u8 },
+    Inline {
+        words: ArgWords,
+        len: u8,
+    },
     Block(Arc<ArgsBlock>),
+    /// The first bytes of a block.
+    Part(Arc<ArgsBlock>, usize),
 }
 
 #[repr(C, align(16))]
@@ -125,7 +143,7 @@ impl Args {
     pub(crate) fn shape(&self) -> Shape {
         match self.bytes {
             ArgsBytes::Inline { .. } => Shape::Inline,
-            ArgsBytes::Block(_) => Shape::Block,
+            ArgsBytes::Block(_) | ArgsBytes::Part(..) => Shape::Block,
         }
     }
 
@@ -174,13 +192,30 @@ impl Args {
     /// the range of a chunk.
     #[inline]
     pub(super) fn words(&self, items: Option<(u32, u32)>) -> (ArgWords, u8) {
-        match &self.bytes {
-            ArgsBytes::Inline { words, len } => (*words, *len),
-            ArgsBytes::Block(block) => {
-                let (first, end) = items.unwrap_or((0, 0));
-                (ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end }.words(), 0)
-            }
-        }
+        let (block, len) = match &self.bytes {
+            ArgsBytes::Inline { words, len } => return (*words, *len),
+            ArgsBytes::Block(block) => (block, block.len()),
+            ArgsBytes::Part(block, len) => (block, *len),
+        };
+        let (first, end) = items.unwrap_or((0, 0));
+        (ArgsHandle { offset: block.offset(), len: len as u64, first, end }.words(), 0)
+    }
+
+    /// Bytes as they are, which do not fit into the slot.
+    pub(crate) fn of_bytes(arena: &Arc<ClientArena>, bytes: &[u8]) -> Result<Self> {
+        Self::filled(arena, bytes.len(), |block| block.copy_from_slice(bytes))
+    }
+
+    /// `len` bytes in a block, which `fill` writes.
+    pub(crate) fn filled(arena: &Arc<ClientArena>, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self> {
+        let mut block = arena.take(len)?;
+        fill(block.bytes_mut());
+        Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), arrays: None })
+    }
+
+    /// The first bytes of a block.
+    pub(crate) fn of_block(block: Arc<ArgsBlock>, len: usize) -> Self {
+        Args { bytes: ArgsBytes::Part(block, len), arrays: None }
     }
 
     /// The same, always in a block.

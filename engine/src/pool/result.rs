@@ -54,7 +54,7 @@ impl Single {
     }
 
     #[inline]
-    fn outcome(&self) -> Option<&Result<ResultBytes>> {
+    pub(crate) fn outcome(&self) -> Option<&Result<ResultBytes>> {
         if self.state.load(Private::Acquire) != DONE {
             return None;
         }
@@ -86,7 +86,7 @@ pub(crate) fn bytes_of(outcome: Outcome) -> Result<ResultBytes> {
 #[must_use = "a result that nobody looks at hides its error"]
 pub struct AsyncResult<R> {
     inner: Arc<Inner>,
-    single: Arc<Single>,
+    pub(crate) single: Arc<Single>,
     ticket: Ticket,
     value: PhantomData<fn() -> R>,
 }
@@ -124,7 +124,8 @@ impl<R: Payload> AsyncResult<R> {
         Ok(View { _single: self.single.clone(), archived })
     }
 
-    fn bytes(&self, timeout: Option<Duration>) -> Result<&ResultBytes> {
+    /// Its bytes, as they lie.
+    pub(crate) fn bytes(&self, timeout: Option<Duration>) -> Result<&ResultBytes> {
         self.inner.check_process()?; // a forked child does not have the memory where they are
         if !self.wait(timeout) {
             return Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into());
@@ -204,7 +205,8 @@ impl<R: Payload> AsyncResult<R> {
         })
     }
 
-    fn then(self, job: impl FnOnce() + Send + 'static) -> Self {
+    /// Has `job` run when there is an outcome.
+    pub(crate) fn then(self, job: impl FnOnce() + Send + 'static) -> Self {
         // A forked child has neither the pool's threads nor its memory.
         if self.inner.check_process().is_ok() {
             self.single.followers.add(&self.inner, || self.single.follow(), Box::new(job));

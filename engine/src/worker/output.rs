@@ -8,7 +8,8 @@ use crate::recovery::urge_client;
 use crate::segment::Segment;
 use crate::slot::{INLINE_RESULT, Slot};
 use crate::sync::{AtomicU32, Ordering, back_stop};
-use crate::task::{Call, Entry, Return, Shape};
+use crate::task::registry::Code;
+use crate::task::{Call, Return, Shape};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -130,16 +131,16 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn call(&mut self, entry: Entry, args: &[u8]) -> Return {
+    pub(super) fn call(&mut self, code: Code, args: &[u8]) -> Return {
         self.heap.resize(32, 0);
         let first = self.span();
         let done = AtomicU32::new(0);
-        entry(Call {
+        code.call(Call {
             args,
             shape: Shape::One,
             first,
             grow: self,
-            on_begin: &|| {},
+            on_begin: &|_| {},
             on_item: None,
             done: &done,
         })
