@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The trailer ends with what ends the archive of a `Vec`, so that items of one size are one to a function of
-//! Rust. The archive of a `Vec` that a program in Rust has made has no such trailer; its items' size is worked out
-//! where that is possible.
+//! Rust. The archive of a `Vec` that a program in Rust has made has no such trailer; its items' size follows from its
+//! length.
 
 use crate::error::{Error, Result};
 use crate::payload::view;
@@ -143,17 +143,16 @@ pub(super) struct Block<'a> {
 enum Layout {
     /// Where the first item begins, and the size of each.
     Array { start: usize, size: usize },
-    /// Where the first item begins, and where all of them end: their size cannot be told.
-    Unsized { start: usize, end: usize },
     /// Where the table begins.
     Table(usize),
 }
 
 impl<'a> Block<'a> {
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self> {
+    /// `padding` is what is behind the items of an archived `Vec`.
+    pub(super) fn read(bytes: &'a [u8], padding: usize) -> Result<Self> {
         match Self::of_trailer(bytes) {
             Some(block) => Ok(block),
-            None => Self::of_archive(bytes),
+            None => Self::of_archive(bytes, padding),
         }
     }
 
@@ -178,18 +177,15 @@ impl<'a> Block<'a> {
     }
 
     /// The archive of a `Vec`.
-    fn of_archive(bytes: &'a [u8]) -> Result<Self> {
+    fn of_archive(bytes: &'a [u8], padding: usize) -> Result<Self> {
         let root = view::<(isize, usize)>(bytes)?;
         let (distance, count) = (root.0.to_native() as isize, root.1.to_native() as usize);
         let end = bytes.len() - size_of_val(root);
         let start = end.checked_add_signed(distance).filter(|&start| start <= end);
         let start = start.ok_or_else(|| Error::payload("the bytes are no block of items"))?;
-        let total = end - start;
-        // Up to three bytes may be padding.
-        let most = total.checked_div(count).unwrap_or(0);
-        let least = total.saturating_sub(3).div_ceil(count.max(1));
-        let layout =
-            if most == least { Layout::Array { start, size: most } } else { Layout::Unsized { start, end } };
+        // Items that are not flat refer to what is before them, and end where the archive does.
+        let size = (end - start).saturating_sub(padding).checked_div(count).unwrap_or(0);
+        let layout = Layout::Array { start, size };
         Ok(Block { bytes, count, layout })
     }
 
@@ -208,11 +204,6 @@ impl<'a> Block<'a> {
         let wrong = || Error::payload(format!("item {index} is not where the block says"));
         let (at, len) = match self.layout {
             Layout::Array { start, size } => (start + index * size, size),
-            Layout::Unsized { .. } => {
-                return Err(Error::payload(
-                    "the size of so few and small items cannot be told: call the function for each of them",
-                ));
-            }
             Layout::Table(table) => {
                 let entry =
                     self.bytes.get(table + index * ENTRY..).and_then(|rest| rest.first_chunk::<ENTRY>());
@@ -229,8 +220,6 @@ impl<'a> Block<'a> {
     pub(super) fn items(&self, first: u32, count: u32, size: usize) -> Result<&'a [u8]> {
         let start = match self.layout {
             Layout::Array { start, size: known } if known == size => start,
-            // With a trailer the size is what it says.
-            Layout::Unsized { start, end } if self.count.saturating_mul(size) <= end - start => start,
             Layout::Array { size: known, .. } => {
                 return Err(Error::payload(format!(
                     "the items are of {known} bytes, the function's of {size}"
@@ -267,7 +256,7 @@ mod tests {
         Trailer::of_array(8, 3).write(&mut bytes);
         let seen: Vec<f64> = view_items::<f64>(&bytes, 0, 3).unwrap().iter().map(|v| v.to_native()).collect();
         assert_eq!(seen, values);
-        let read = Block::read(&bytes).unwrap();
+        let read = Block::read(&bytes, 0).unwrap();
         assert_eq!(read.range(1, 3).unwrap(), 2);
         assert!(read.range(1, 4).is_err());
         assert_eq!(read.item(2).unwrap(), 1e300_f64.to_ne_bytes());
@@ -281,7 +270,7 @@ mod tests {
         let items: [&[u8]; 4] = [b"", b"one", &long, b"x"];
         let mut bytes = block(table_len(&items).unwrap());
         write_table(&items, &mut bytes);
-        let read = Block::read(&bytes).unwrap();
+        let read = Block::read(&bytes, 0).unwrap();
         for (index, item) in items.iter().enumerate() {
             let seen = read.item(index as u32).unwrap();
             assert_eq!(seen, *item);
@@ -291,16 +280,27 @@ mod tests {
     }
 
     #[test]
-    fn archives_of_vectors_are_read_where_the_size_is_sure() {
-        let archive = |values: &Vec<u8>| rkyv::to_bytes::<rkyv::rancor::Error>(values).unwrap();
-        let four = archive(&vec![1, 2, 3, 4]);
-        assert_eq!(Block::read(&four).unwrap().item(3).unwrap(), [4]);
-        // Two bytes might be two items of a byte, or of two.
-        let two = archive(&vec![1, 2]);
-        assert!(Block::read(&two).unwrap().item(0).is_err());
-        assert_eq!(Block::read(&two).unwrap().items(0, 2, 1).unwrap(), [1, 2]);
-        let wide = rkyv::to_bytes::<rkyv::rancor::Error>(&vec![5_u64]).unwrap();
-        assert_eq!(Block::read(&wide).unwrap().item(0).unwrap(), 5_u64.to_ne_bytes());
+    fn archives_of_vectors_are_read() {
+        fn check<T: crate::Payload + bytemuck::Pod>(values: Vec<T>, archive: &[u8]) {
+            let padding = size_of_val(&values[..]).next_multiple_of(4) - size_of_val(&values[..]);
+            let read = Block::read(archive, padding).unwrap();
+            for (index, value) in values.iter().enumerate() {
+                assert_eq!(read.item(index as u32).unwrap(), bytemuck::bytes_of(value));
+            }
+            let all = read.items(0, values.len() as u32, size_of::<T>()).unwrap();
+            assert_eq!(all, bytemuck::cast_slice::<T, u8>(&values));
+        }
+        macro_rules! check {
+            ($values:expr) => {
+                check($values, &rkyv::to_bytes::<rkyv::rancor::Error>(&$values).unwrap())
+            };
+        }
+        for count in 1..10 {
+            check!(vec![7_u8; count]);
+            check!(vec![9_u16; count]);
+            check!(vec![1.5_f64; count]);
+            check!(vec![[1_u8, 2, 3, 4, 5]; count]);
+        }
     }
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
                 for value in [0, 1, 0x7f, 0xff] {
                     let mut bytes = original.clone();
                     bytes[at] = value;
-                    let Ok(read) = Block::read(&bytes) else { continue };
+                    let Ok(read) = Block::read(&bytes, 0) else { continue };
                     let within = bytes.as_ptr_range();
                     let inside = |seen: &[u8]| {
                         let seen = seen.as_ptr_range();
@@ -332,7 +332,7 @@ mod tests {
         }
         for len in 0..60 {
             let bytes = block(len);
-            if let Ok(read) = Block::read(&bytes) {
+            if let Ok(read) = Block::read(&bytes, 0) {
                 assert!(read.range(0, 1).is_err() || read.item(0).is_err());
             }
         }

@@ -119,7 +119,7 @@ impl Function {
         let bad = |error: Error, call: Call<'_>| {
             Return::text(Status::BadArgs, error.to_string().as_bytes(), call.first, call.grow)
         };
-        let block = match Block::read(call.args) {
+        let block = match Block::read(call.args, call.padding) {
             Ok(block) => block,
             Err(error) => return bad(error, call),
         };

@@ -17,6 +17,8 @@ pub struct Call<'a> {
     pub args: &'a [u8],
     /// What the arguments are.
     pub shape: Shape,
+    /// Bytes behind the items of an archived `Vec` that are of no item, if the items are flat.
+    pub padding: usize,
     /// Where the result goes.
     pub first: Span,
     /// Where the result goes if it does not fit there.

@@ -138,6 +138,7 @@ impl Scratch {
         code.call(Call {
             args,
             shape: Shape::One,
+            padding: 0,
             first,
             grow: self,
             on_begin: &|_| {},

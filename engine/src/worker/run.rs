@@ -151,6 +151,7 @@ impl Worker<'_> {
         let call = Call {
             args,
             shape,
+            padding: meta.inline_len,
             first: small.span(),
             grow: &mut memory,
             on_begin: &on_begin,

@@ -157,8 +157,16 @@ fn both_ways(context: Context) {
     let values = pool.map(named::<(f64,), f64>("raw roots"), squares.clone()).unwrap();
     assert!(values.iter().zip(0..).all(|(&value, x)| value == f64::from(x)));
     assert_eq!(pool.apply(named::<(f64,), f64>("raw roots"), (81.0,)).unwrap(), 9.0);
-    let bytes: Vec<u8> = (0..200).collect();
-    assert_eq!(pool.map(named::<(u8,), u8>("raw echo"), bytes.clone()).unwrap(), bytes);
+    for count in [1, 2, 3, 5, 200] {
+        let bytes: Vec<u8> = (0..count).collect();
+        for chunksize in [2, 3, 100] {
+            let echoed =
+                pool.map_async(named::<(u8,), u8>("raw echo"), bytes.clone(), Some(chunksize)).unwrap();
+            assert_eq!(echoed.get().unwrap(), bytes);
+            let echoed = pool.imap(named::<(u8,), u8>("raw echo"), bytes.clone(), chunksize).unwrap();
+            assert_eq!(echoed.collect::<Result<Vec<_>, _>>().unwrap(), bytes);
+        }
+    }
     let error = pool.apply(named::<(u8,), ()>("raw fail"), (b'f',)).unwrap_err();
     assert!(error.is_task_error());
     // What is registered with types, called over bytes.
@@ -399,7 +407,9 @@ fn cancelled() {
     assert!(calls[0].get(None).is_ok());
     let map = pool.raw().map(name("raw sleep"), &[&[][..]; 8], Some(2)).unwrap();
     assert!(map.cancel());
-    calls.iter().for_each(|call| drop(call.cancel()));
+    for call in &calls {
+        call.cancel();
+    }
     assert!(map.get(None).unwrap().first_error().is_some());
     drop((calls, map));
     expect_whole(&pool);

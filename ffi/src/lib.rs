@@ -1,0 +1,26 @@
+//! The C ABI of ringpool: see `include/ringpool.h`, which is made from this crate.
+//!
+//! Each file is one kind of object. All exported functions go through [`boundary`]: no panic leaves, and what failed is
+//! kept for [`rp_last_error`](error::rp_last_error). Functions return a [`rp_status`](status::rp_status), write outputs
+//! through their last parameters, and leave those alone if they fail.
+
+// What C sees has the names that C sees.
+#![allow(non_camel_case_types)]
+
+mod arguments;
+mod asynchronous;
+mod boundary;
+mod buffer;
+mod call;
+mod error;
+mod iter;
+mod map;
+mod name;
+mod options;
+mod pool;
+mod queue;
+mod result;
+mod results;
+mod status;
+mod task;
+mod worker;
