@@ -15,6 +15,7 @@ pub struct rp_bytes {
 }
 
 /// Wait for ever: a timeout that never passes. Any negative number is as good.
+#[allow(dead_code)] // for the header
 pub const RP_FOREVER: f64 = -1.0;
 
 /// A reference to what a handle stands for.

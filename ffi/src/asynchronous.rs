@@ -128,7 +128,7 @@ impl rp_async {
     }
 
     unsafe fn give(later: Later, out: *mut *mut rp_async) {
-        if let Ok(place) = place(out, "async") {
+        if let Ok(place) = place(out, "pending") {
             // SAFETY: the caller's promise.
             unsafe { place.put(Box::into_raw(Box::new(rp_async(later)))) };
         }
@@ -137,10 +137,10 @@ impl rp_async {
 
 /// Waits until all that was asked for is done, well or badly; RP_TIMEOUT if that takes more than timeout seconds.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rp_async_wait(async_: *const rp_async, timeout: f64) -> rp_status {
+pub unsafe extern "C" fn rp_async_wait(pending: *const rp_async, timeout: f64) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, as the header says.
-        let later = unsafe { reference(async_, "async") }?;
+        let later = unsafe { reference(pending, "pending") }?;
         let limit = self::timeout(timeout);
         let done = match &later.0 {
             Later::One(pending) => pending.wait(limit),
@@ -156,13 +156,13 @@ pub unsafe extern "C" fn rp_async_wait(async_: *const rp_async, timeout: f64) ->
 /// Waits for the output of a call, for timeout seconds at most: the status of the call. Ask as often as you like.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rp_async_get(
-    async_: *const rp_async,
+    pending: *const rp_async,
     timeout: f64,
     result: *mut *mut rp_result,
 ) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, as the header says.
-        let later = unsafe { reference(async_, "async") }?;
+        let later = unsafe { reference(pending, "pending") }?;
         let place = place(result, "result")?;
         let Later::One(pending) = &later.0 else {
             return Err(Failed::invalid("a map has many results: use rp_async_results"));
@@ -178,13 +178,13 @@ pub unsafe extern "C" fn rp_async_get(
 /// itself. Ask as often as you like.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rp_async_results(
-    async_: *const rp_async,
+    pending: *const rp_async,
     timeout: f64,
     results: *mut *mut rp_results,
 ) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, as the header says.
-        let later = unsafe { reference(async_, "async") }?;
+        let later = unsafe { reference(pending, "pending") }?;
         let place = place(results, "results")?;
         let Later::Many(pending) = &later.0 else {
             return Err(Failed::invalid("a single call has one result: use rp_async_get"));
@@ -198,10 +198,10 @@ pub unsafe extern "C" fn rp_async_results(
 
 /// Whether all that was asked for is done, well or badly. Not NULL's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rp_async_ready(async_: *const rp_async) -> bool {
+pub unsafe extern "C" fn rp_async_ready(pending: *const rp_async) -> bool {
     // SAFETY: a handle, as the header says.
     quiet(false, || {
-        unsafe { async_.as_ref() }.is_some_and(|later| match &later.0 {
+        unsafe { pending.as_ref() }.is_some_and(|later| match &later.0 {
             Later::One(pending) => pending.ready(),
             Later::Many(pending) => pending.ready(),
         })
@@ -210,10 +210,10 @@ pub unsafe extern "C" fn rp_async_ready(async_: *const rp_async) -> bool {
 
 /// Whether the call, or all items of the map, succeeded. RP_NOT_READY if it is not done.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rp_async_successful(async_: *const rp_async, successful: *mut bool) -> rp_status {
+pub unsafe extern "C" fn rp_async_successful(pending: *const rp_async, successful: *mut bool) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, as the header says.
-        let later = unsafe { reference(async_, "async") }?;
+        let later = unsafe { reference(pending, "pending") }?;
         let place = place(successful, "successful")?;
         let known = match &later.0 {
             Later::One(pending) => pending.successful(),
@@ -230,10 +230,10 @@ pub unsafe extern "C" fn rp_async_successful(async_: *const rp_async, successful
 /// Takes back what no worker has started: the call, or some chunks of the map, which then fail with RP_CANCELLED. cancelled
 /// says whether there was any; it may be NULL. A task that runs goes on.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rp_async_cancel(async_: *const rp_async, cancelled: *mut bool) -> rp_status {
+pub unsafe extern "C" fn rp_async_cancel(pending: *const rp_async, cancelled: *mut bool) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, as the header says.
-        let later = unsafe { reference(async_, "async") }?;
+        let later = unsafe { reference(pending, "pending") }?;
         let any = match &later.0 {
             Later::One(pending) => pending.cancel(),
             Later::Many(pending) => pending.cancel(),
@@ -249,7 +249,7 @@ pub unsafe extern "C" fn rp_async_cancel(async_: *const rp_async, cancelled: *mu
 /// Forgets the output and makes the handle NULL. The task is run all the same, and callbacks are called. NULL, and a handle
 /// that is NULL, are ignored.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rp_async_free(async_: *mut *mut rp_async) {
+pub unsafe extern "C" fn rp_async_free(pending: *mut *mut rp_async) {
     // SAFETY: a handle, as the header says.
-    unsafe { free(async_) }
+    unsafe { free(pending) }
 }

@@ -69,7 +69,7 @@ pub unsafe extern "C" fn rp_apply_into(
 
 /// Runs a task in a worker; the output can be fetched later. Waits for a slot if all are taken, and for nothing else.
 ///
-/// callbacks may be NULL. async may be NULL for who has callbacks, or does not care.
+/// callbacks may be NULL. pending may be NULL for who has callbacks, or does not care.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rp_apply_async(
     pool: *const rp_pool,
@@ -77,16 +77,16 @@ pub unsafe extern "C" fn rp_apply_async(
     input: *const c_void,
     size: usize,
     callbacks: *const rp_callbacks,
-    async_: *mut *mut rp_async,
+    pending: *mut *mut rp_async,
 ) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, a string and memory, as the header says.
         let (caller, name, input) = unsafe { (caller(pool)?, name(task)?, bytes(input, size, "input")?) };
         // SAFETY: callbacks, as the header says.
         let callbacks = unsafe { rp_callbacks::read(callbacks) }?;
-        let pending = caller.apply_async(name, input)?;
+        let later = caller.apply_async(name, input)?;
         // SAFETY: NULL or the caller's place.
-        unsafe { rp_async::one(pending, callbacks, async_) };
+        unsafe { rp_async::one(later, callbacks, pending) };
         Ok(())
     })
 }
@@ -99,16 +99,16 @@ pub unsafe extern "C" fn rp_apply_buffer_async(
     input: *const rp_buffer,
     size: usize,
     callbacks: *const rp_callbacks,
-    async_: *mut *mut rp_async,
+    pending: *mut *mut rp_async,
 ) -> rp_status {
     boundary(|| {
         // SAFETY: handles and a string, as the header says.
         let (caller, name, input) = unsafe { (caller(pool)?, name(task)?, buffer(input)?) };
         // SAFETY: callbacks, as the header says.
         let callbacks = unsafe { rp_callbacks::read(callbacks) }?;
-        let pending = caller.apply_async(name, Input::Buffer(input, size))?;
+        let later = caller.apply_async(name, Input::Buffer(input, size))?;
         // SAFETY: NULL or the caller's place.
-        unsafe { rp_async::one(pending, callbacks, async_) };
+        unsafe { rp_async::one(later, callbacks, pending) };
         Ok(())
     })
 }

@@ -7,20 +7,37 @@
 // What C sees has the names that C sees.
 #![allow(non_camel_case_types)]
 
-mod arguments;
-mod asynchronous;
-mod boundary;
-mod buffer;
-mod call;
-mod error;
-mod iter;
-mod map;
-mod name;
-mod options;
-mod pool;
-mod queue;
-mod result;
-mod results;
+// In the order of the header.
 mod status;
+
+mod error;
+
+mod arguments;
+
+mod boundary;
+
+mod name;
+
 mod task;
+
 mod worker;
+
+mod options;
+
+mod pool;
+
+mod call;
+
+mod asynchronous;
+
+mod result;
+
+mod buffer;
+
+mod map;
+
+mod results;
+
+mod iter;
+
+mod queue;

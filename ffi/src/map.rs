@@ -71,7 +71,7 @@ pub unsafe extern "C" fn rp_map(
     })
 }
 
-/// rp_map() that does not wait: see rp_async_results(). The items are copied before it returns. callbacks and async may be
+/// rp_map() that does not wait: see rp_async_results(). The items are copied before it returns. callbacks and pending may be
 /// NULL, as for rp_apply_async(); for no items at all, no callback is called.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rp_map_async(
@@ -81,16 +81,16 @@ pub unsafe extern "C" fn rp_map_async(
     count: usize,
     chunksize: usize,
     callbacks: *const rp_callbacks,
-    async_: *mut *mut rp_async,
+    pending: *mut *mut rp_async,
 ) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, a string and items, as the header says.
         let (caller, name, items) = unsafe { (caller(pool)?, name(task)?, inputs(items, count)?) };
         // SAFETY: callbacks, as the header says.
         let callbacks = unsafe { rp_callbacks::read(callbacks) }?;
-        let pending = caller.map(name, &items, chosen(chunksize))?;
+        let later = caller.map(name, &items, chosen(chunksize))?;
         // SAFETY: NULL or the caller's place.
-        unsafe { rp_async::many(pending, callbacks, async_) };
+        unsafe { rp_async::many(later, callbacks, pending) };
         Ok(())
     })
 }
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn rp_map_array(
 }
 
 /// The same without waiting: see rp_async_results(), and rp_results_run() for results where they lie, side by side. The
-/// items are copied before it returns. callbacks and async may be NULL, as for rp_apply_async().
+/// items are copied before it returns. callbacks and pending may be NULL, as for rp_apply_async().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rp_map_array_async(
     pool: *const rp_pool,
@@ -137,16 +137,16 @@ pub unsafe extern "C" fn rp_map_array_async(
     item_size: usize,
     chunksize: usize,
     callbacks: *const rp_callbacks,
-    async_: *mut *mut rp_async,
+    pending: *mut *mut rp_async,
 ) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, a string and items, as the header says.
         let (caller, name, array) = unsafe { (caller(pool)?, name(task)?, array(items, count, item_size)?) };
         // SAFETY: callbacks, as the header says.
         let callbacks = unsafe { rp_callbacks::read(callbacks) }?;
-        let pending = caller.map_array(name, array, chosen(chunksize))?;
+        let later = caller.map_array(name, array, chosen(chunksize))?;
         // SAFETY: NULL or the caller's place.
-        unsafe { rp_async::many(pending, callbacks, async_) };
+        unsafe { rp_async::many(later, callbacks, pending) };
         Ok(())
     })
 }
@@ -160,16 +160,16 @@ pub unsafe extern "C" fn rp_map_buffer_async(
     item_size: usize,
     chunksize: usize,
     callbacks: *const rp_callbacks,
-    async_: *mut *mut rp_async,
+    pending: *mut *mut rp_async,
 ) -> rp_status {
     boundary(|| {
         // SAFETY: handles and a string, as the header says.
         let (caller, name, items) = unsafe { (caller(pool)?, name(task)?, buffer(items)?) };
         // SAFETY: callbacks, as the header says.
         let callbacks = unsafe { rp_callbacks::read(callbacks) }?;
-        let pending = caller.map_buffer(name, items, item_size, chosen(chunksize))?;
+        let later = caller.map_buffer(name, items, item_size, chosen(chunksize))?;
         // SAFETY: NULL or the caller's place.
-        unsafe { rp_async::many(pending, callbacks, async_) };
+        unsafe { rp_async::many(later, callbacks, pending) };
         Ok(())
     })
 }
