@@ -258,7 +258,8 @@ static void nonsense(rp_pool *pool) {
     rp_results_free(&results);
     rp_async_free(&later);
     rp_buffer_free(&buffer);
-    CHECK_STATUS(rp_worker_attach("no such pool"), RP_ATTACH_REFUSED);
+    CHECK_STATUS(rp_worker_attach("no-such-pool"), RP_ATTACH_REFUSED);
+    INVALID(rp_worker_attach("no such name"));
 #undef INVALID
 }
 
