@@ -3,8 +3,7 @@
 use crate::run::{Job, cargo, root};
 use std::path::{Path, PathBuf};
 
-/// What a program needs that is linked with `libringpool.a`. The test of `ringpool-ffi` holds it against what the
-/// compiler says.
+/// What a program needs that is linked with `libringpool.a`: what `rustc --print native-static-libs` says.
 const PRIVATE: &str = "-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc";
 /// The soname's number: `RP_ABI_VERSION`.
 const ABI: &str = "1";
