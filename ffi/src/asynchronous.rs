@@ -199,9 +199,10 @@ pub unsafe extern "C" fn rp_async_results(
 /// Whether all that was asked for is done, well or badly. Not NULL's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rp_async_ready(pending: *const rp_async) -> bool {
-    // SAFETY: a handle, as the header says.
     quiet(false, || {
-        unsafe { pending.as_ref() }.is_some_and(|later| match &later.0 {
+        // SAFETY: a handle, as the header says.
+        let later = unsafe { pending.as_ref() };
+        later.is_some_and(|later| match &later.0 {
             Later::One(pending) => pending.ready(),
             Later::Many(pending) => pending.ready(),
         })

@@ -31,7 +31,7 @@ fn link(to: &str, at: &Path) -> Result<(), String> {
 
 /// Builds the library and puts it, the header and `ringpool.pc` under `prefix`.
 pub fn install(job: &Job, prefix: &Path) -> Result<(), String> {
-    job.run(cargo("build --release --package ringpool-ffi"))?;
+    job.run(cargo("build --profile clib --package ringpool-ffi"))?;
     let version = env!("CARGO_PKG_VERSION");
     io(prefix, std::fs::create_dir_all(prefix))?;
     let prefix = io(prefix, prefix.canonicalize())?;
@@ -39,7 +39,7 @@ pub fn install(job: &Job, prefix: &Path) -> Result<(), String> {
     for directory in [&include, &lib.join("pkgconfig")] {
         io(directory, std::fs::create_dir_all(directory))?;
     }
-    let built = target().join("release");
+    let built = target().join("clib");
     let name = format!("libringpool.so.{version}");
     let soname = format!("libringpool.so.{ABI}");
     copy(&root().join("include/ringpool.h"), &include.join("ringpool.h"))?;

@@ -43,6 +43,9 @@ pub(super) fn func(name: Name) -> Result<FuncWord> {
 /// Bytes that fit into a slot, as words.
 #[inline]
 pub(super) fn words(bytes: &[u8]) -> ArgWords {
+    if let Ok(word) = <[u8; 8]>::try_from(bytes) {
+        return [u64::from_ne_bytes(word), 0, 0, 0]; // the most common, without a call
+    }
     let mut words = ArgWords::default();
     let place: &mut [u8; INLINE_ARGS] = bytemuck::cast_mut(&mut words);
     place[..bytes.len()].copy_from_slice(bytes);

@@ -265,6 +265,7 @@ impl<'o, 'g> Output<'o, 'g> {
     ///
     /// If there is no memory, the task fails with that reason whatever it returns, unless it asks again, for
     /// less, and gets it.
+    #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<&mut [u8], Failure> {
         let needed = self.end.checked_add(len).filter(|&needed| needed <= isize::MAX as usize);
         let reserved = match needed {
@@ -298,8 +299,15 @@ impl<'o, 'g> Output<'o, 'g> {
     }
 
     /// Appends these bytes.
+    #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.reserve(bytes.len())?.copy_from_slice(bytes);
-        self.commit(bytes.len())
+        let room = self.reserve(bytes.len())?;
+        match (<&mut [u8; 8]>::try_from(&mut *room), <[u8; 8]>::try_from(bytes)) {
+            (Ok(room), Ok(word)) => *room = word, // the most common, without a call
+            _ => room.copy_from_slice(bytes),
+        }
+        self.end += bytes.len();
+        self.lent = 0;
+        Ok(())
     }
 }
