@@ -16,6 +16,9 @@
 //! | [`Status::Value`] | one | size of the archive | the archive |
 //! | another [`Status`] | `count`, all with this failure | size of the text | the text |
 //!
+//! Results of functions over [bytes](crate::raw) are runs of values of one size as long as they are short and
+//! equally long, and archives of any bytes otherwise.
+//!
 //! Nothing but `done` says how much of this counts. It is stored with `Release` after an item is
 //! complete, and what is written later never changes what an earlier `done` covers: the count of the last
 //! segment may be that of before, of after, or `OPEN`, and all three are cut to `done`.
@@ -24,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::payload::{
     Grow, Payload, Room, Span, flat_bytes, is_flat, is_plain, put_after, put_items_after, take, take_flat,
 };
+use crate::raw::Output;
 use crate::sync::{AtomicU32, Ordering};
 use crate::task::{Status, describe};
 
@@ -34,6 +38,8 @@ const OPEN: u32 = u32::MAX;
 const HEADER: usize = 16;
 /// Kept free behind every segment, for one that says that there is no more room.
 const RESERVE: usize = 128;
+/// Bytes of a function over bytes that may travel in a run of equally long ones.
+const SHORT: usize = 64;
 /// How much text that segment can have, after padding and header.
 const RESERVE_TEXT: usize = RESERVE - 15 - HEADER;
 
@@ -66,7 +72,16 @@ enum Last {
 impl<'r, 'g> ChunkWriter<'r, 'g> {
     /// Makes room for a chunk of `items` values of type `T`, or at least for one failure.
     pub(crate) fn reserve<T: Payload>(room: &mut Room<'_>, items: usize) -> Result<()> {
-        match room.reserve(0, expected::<T>(items)) {
+        Self::reserve_expected(room, expected::<T>(items))
+    }
+
+    /// The same for results of most likely so many bytes.
+    pub(crate) fn reserve_bytes(room: &mut Room<'_>, bytes: usize) -> Result<()> {
+        Self::reserve_expected(room, bytes.saturating_add(HEADER + RESERVE))
+    }
+
+    fn reserve_expected(room: &mut Room<'_>, bytes: usize) -> Result<()> {
+        match room.reserve(0, bytes) {
             Err(error) if error.is_arena_full() => room.reserve(0, RESERVE),
             other => other,
         }
@@ -193,39 +208,115 @@ impl<'r, 'g> ChunkWriter<'r, 'g> {
         Ok(())
     }
 
+    /// Adds an item whose bytes `write` makes, or its failure.
+    pub(crate) fn push_written(
+        &mut self,
+        write: impl FnOnce(&mut Output<'_, 'g>) -> Result<(), (Status, Vec<u8>)>,
+    ) {
+        let start = align(self.used) + HEADER;
+        if let Err(error) = self.room.reserve(self.used, start + RESERVE) {
+            return self.pushed(Err(error));
+        }
+        let mut output = Output::new(self.room, start);
+        let written = write(&mut output);
+        let end = output.end();
+        match written {
+            Ok(()) => {
+                let written = self.keep_written(start, end);
+                self.pushed(written);
+            }
+            Err((status, text)) => self.push_failure(status, &text),
+        }
+    }
+
+    /// Makes what was written behind the place of a header a segment, or part of a run.
+    fn keep_written(&mut self, start: usize, end: usize) -> Result<()> {
+        let len = end - start;
+        if len <= SHORT {
+            let mut short = [0; SHORT];
+            self.room.span.copy_out(start, &mut short[..len]);
+            return self.push_flat(&short[..len]);
+        }
+        self.room.reserve(end, end + RESERVE)?;
+        self.close();
+        self.header(start - HEADER, Status::Value as u32, 1, len);
+        self.used = end;
+        Ok(())
+    }
+
+    /// Adds `count` items at once, whose values of `size` bytes `make` writes side by side, or the one failure
+    /// of all of them. `finished` is called before they count.
+    pub(crate) fn push_together(
+        &mut self,
+        count: u32,
+        size: usize,
+        make: impl FnOnce(&mut [u8]) -> Result<(), (Status, Vec<u8>)>,
+        finished: impl FnOnce(),
+    ) {
+        let at = align(self.used);
+        let start = at + HEADER;
+        let end = (count as usize).checked_mul(size).and_then(|bytes| bytes.checked_add(start + RESERVE));
+        let reserved = match end {
+            Some(end) => self.room.reserve(self.used, end),
+            None => {
+                Err(Error::payload(format!("{count} values of {size} bytes are more than an address space")))
+            }
+        };
+        let made = match reserved {
+            Ok(()) => make(self.room.span.bytes_mut(start, count as usize * size)),
+            Err(error) => Err(describe(&error, Status::BadValue)),
+        };
+        match made {
+            Ok(()) => {
+                self.close();
+                self.header(at, FLAT, count, size);
+                self.used = start + count as usize * size;
+                finished();
+                self.count_items(count);
+            }
+            Err((status, text)) => self.push_failures(count, status, &text),
+        }
+    }
+
     /// Adds an item that failed, with the bytes that belong to the status.
     #[cold]
     pub fn push_failure(&mut self, status: Status, text: &[u8]) {
+        self.push_failures(1, status, text);
+    }
+
+    /// Adds items that all failed in this way.
+    #[cold]
+    fn push_failures(&mut self, count: u32, status: Status, text: &[u8]) {
         let at = align(self.used);
         let end = at + HEADER + text.len();
         match self.room.reserve(self.used, end + RESERVE) {
             Ok(()) => {
                 self.close();
-                self.header(at, status as u32, 1, text.len());
+                self.header(at, status as u32, count, text.len());
                 self.room.span.copy_in(at + HEADER, text);
                 self.used = end;
             }
-            Err(error) => self.push_full(&error),
+            Err(error) => self.push_full(count, &error),
         }
-        self.count_item();
+        self.count_items(count);
     }
 
-    /// Adds an item for which there was no room, not even for its failure.
-    fn push_full(&mut self, error: &Error) {
-        // The reserve is gone only if the last segment is one of these, which this item joins.
+    /// Adds items for which there was no room, not even for their failure.
+    fn push_full(&mut self, items: u32, error: &Error) {
+        // The reserve is gone only if the last segment is one of these, which these items join.
         if let Last::Full { at, count } = self.last {
-            self.room.span.copy_in(at + 4, &(count + 1).to_le_bytes());
-            self.last = Last::Full { at, count: count + 1 };
+            self.room.span.copy_in(at + 4, &(count + items).to_le_bytes());
+            self.last = Last::Full { at, count: count + items };
             return;
         }
         let (status, mut text) = describe(error, Status::BadValue);
         text.truncate(RESERVE_TEXT);
         self.close();
         let at = align(self.used);
-        self.header(at, status as u32, 1, text.len());
+        self.header(at, status as u32, items, text.len());
         self.room.span.copy_in(at + HEADER, &text);
         self.used = at + HEADER + text.len();
-        self.last = Last::Full { at, count: 1 };
+        self.last = Last::Full { at, count: items };
     }
 
     /// Ends the last segment, so that another can follow.
@@ -247,7 +338,12 @@ impl<'r, 'g> ChunkWriter<'r, 'g> {
 
     #[inline]
     fn count_item(&mut self) {
-        self.items += 1;
+        self.count_items(1);
+    }
+
+    #[inline]
+    fn count_items(&mut self, count: u32) {
+        self.items += count;
         // Pairs with the reader's load of `done`: what it counts is written.
         self.done.store(self.items, Ordering::Release);
     }
@@ -344,7 +440,7 @@ impl<'a> ChunkReader<'a> {
     }
 
     fn read<T: Payload>(&mut self) -> Result<Result<T>> {
-        let run = self.current::<T>()?;
+        let run = self.current(takes::<T>)?;
         match run {
             Run::None => unreachable!("`current` gives none"),
             Run::Flat { left, size } => {
@@ -377,22 +473,50 @@ impl<'a> ChunkReader<'a> {
     }
 
     fn read_run<T: Payload>(&mut self, out: &mut Vec<T>) -> Result<u32> {
-        let Run::Flat { left, size } = self.current::<T>()? else { return Ok(0) };
+        let Run::Flat { left, size } = self.current(takes::<T>)? else { return Ok(0) };
         let len = (left as usize).checked_mul(size).ok_or_else(|| cut(self.at, usize::MAX))?;
         take_flat(self.advance(len)?, left as usize, out)?;
         self.run = Run::None;
         Ok(left)
     }
 
-    /// The run that the next item is in.
-    fn current<T: Payload>(&mut self) -> Result<Run<'a>> {
+    /// The next items that are equally long and lie side by side, or that failed in the same way. As with
+    /// [`next`](Self::next), there is no item after an error.
+    pub(crate) fn next_bytes(&mut self) -> Option<Result<BytesRun<'a>>> {
+        if self.left == 0 {
+            return None;
+        }
+        let run = self.read_bytes();
+        match &run {
+            Ok(run) => self.left -= run.count,
+            Err(_) => self.left = 0,
+        }
+        Some(run)
+    }
+
+    fn read_bytes(&mut self) -> Result<BytesRun<'a>> {
+        let run = self.current(|_| true)?;
+        self.run = Run::None;
+        Ok(match run {
+            Run::None => unreachable!("`current` gives none"),
+            Run::Flat { left, size } => {
+                let len = (left as usize).checked_mul(size).ok_or_else(|| cut(self.at, usize::MAX))?;
+                BytesRun { count: left, values: Ok((self.advance(len)?, size)) }
+            }
+            Run::Archive(bytes) => BytesRun { count: 1, values: Ok((bytes, bytes.len())) },
+            Run::Failure { left, status, text } => BytesRun { count: left, values: Err(status.error(text)) },
+        })
+    }
+
+    /// The run that the next item is in. `takes` says whether the reader takes flat values of a size.
+    fn current(&mut self, takes: fn(usize) -> bool) -> Result<Run<'a>> {
         while let Run::None = self.run {
-            self.run = self.segment::<T>()?;
+            self.run = self.segment(takes)?;
         }
         Ok(self.run)
     }
 
-    fn segment<T: Payload>(&mut self) -> Result<Run<'a>> {
+    fn segment(&mut self, takes: fn(usize) -> bool) -> Result<Run<'a>> {
         self.at = align(self.at);
         let at = self.at;
         let header = self.advance(HEADER)?;
@@ -404,7 +528,7 @@ impl<'a> ChunkReader<'a> {
         // An open run, and a last segment that was counted before `done`, go as far as `done`.
         let count = count.min(self.left);
         if kind == FLAT {
-            if !is_flat::<T>() || len != size_of::<T>() {
+            if !takes(len) {
                 return Err(wrong(at, format_args!("values of {len} bytes")));
             }
             return Ok(Run::of(count, |left| Run::Flat { left, size: len }));
@@ -424,6 +548,19 @@ impl<'a> ChunkReader<'a> {
         self.at = end;
         Ok(data)
     }
+}
+
+/// Some results of a chunk, as bytes.
+pub(crate) struct BytesRun<'a> {
+    /// How many they are.
+    pub count: u32,
+    /// Their bytes and the size of each, or why there are none.
+    pub values: Result<(&'a [u8], usize)>,
+}
+
+/// Whether values of this type are flat and so long.
+fn takes<T: Payload>(size: usize) -> bool {
+    is_flat::<T>() && size == size_of::<T>()
 }
 
 #[cold]

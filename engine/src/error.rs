@@ -36,6 +36,14 @@ pub enum ErrorKind {
         /// The `Display` text of the task's error.
         message: String,
     },
+    /// The task failed with a code of its own, as tasks of [other languages](crate::raw) do.
+    #[error("the task failed with code {code}: {message}")]
+    FailedWith {
+        /// The task's code.
+        code: i32,
+        /// The task's text.
+        message: String,
+    },
     /// The task panicked. Its worker lives on.
     #[error("the task panicked at {place}: {message}")]
     Panicked {
@@ -64,6 +72,9 @@ pub enum ErrorKind {
         /// How long the caller waited.
         waited: Duration,
     },
+    /// It was taken back before any worker had started it.
+    #[error("the call was cancelled before a worker had started it")]
+    Cancelled,
     /// The pool was closed, so it takes no new work.
     #[error("the pool is closed and takes no new work")]
     Closed,
@@ -211,7 +222,7 @@ impl Error {
 
     /// The task itself returned `Err`.
     pub fn is_task_error(&self) -> bool {
-        matches!(*self.0, ErrorKind::Failed { .. })
+        matches!(*self.0, ErrorKind::Failed { .. } | ErrorKind::FailedWith { .. })
     }
 
     /// The task panicked.

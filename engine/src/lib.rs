@@ -32,6 +32,8 @@ mod payload;
 #[cfg(not(loom))]
 mod pool;
 #[cfg(not(loom))]
+pub mod raw;
+#[cfg(not(loom))]
 mod recovery;
 #[cfg(not(loom))]
 mod result_slice;

@@ -14,6 +14,8 @@ mod limits;
 mod map;
 #[path = "methods/payloads.rs"]
 mod payloads;
+#[path = "methods/raw.rs"]
+mod raw;
 #[path = "methods/threads.rs"]
 mod threads;
 
@@ -27,6 +29,7 @@ fn pool(context: Context) -> Pool {
 fn main() {
     // Before `init`, so that workers that are run anew know them.
     functions::register();
+    raw::register();
     ringpool::init();
     let tests = [
         apply::tests(),
@@ -36,6 +39,7 @@ fn main() {
         payloads::tests(),
         in_place::tests(),
         limits::tests(),
+        raw::tests(),
         threads::tests(),
     ];
     ringpool_tests::run(tests.into_iter().flatten().collect())

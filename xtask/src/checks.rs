@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the whole check of the project, step by step.
 
+use crate::c;
 use crate::examples;
 use crate::run::{Job, cargo, root};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ pub const STEPS: &[Step] = &[
     Step { name: "sweeps", limit: 1200, run: sweeps },
     Step { name: "bench", limit: 1800, run: bench },
     Step { name: "examples", limit: 900, run: examples::run },
+    Step { name: "c", limit: 1800, run: c::run },
 ];
 
 /// Models of the lock-free parts, run in all interleavings with few preemptions.

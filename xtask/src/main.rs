@@ -1,8 +1,10 @@
 //! `cargo xtask test`, the check of the project; `cargo xtask prove`, its long proofs; and `cargo xtask
-//! versus`, its measurements.
+//! versus`, its measurements. And `cargo xtask install`, which puts the C library where C compilers find it.
 
+mod c;
 mod checks;
 mod examples;
+mod install;
 mod prove;
 mod run;
 
@@ -15,7 +17,8 @@ use std::time::Duration;
 const USAGE: &str = "usage: cargo xtask test  [--list | --only NAME]
        cargo xtask prove [--list | [--quick] [--only NAME]]
        cargo xtask versus [--smoke | --quick] [--rounds N] [--only WORK].. [--contestant NAME]..
-       cargo xtask plots FILE";
+       cargo xtask plots FILE
+       cargo xtask install --prefix DIR";
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> ExitCode {
     names.for_each(|name| println!("{name}"));
@@ -60,6 +63,16 @@ fn main() -> ExitCode {
             None => unknown(name, "prove"),
         },
         ["versus", ..] => measure(&arguments[1..]),
+        ["install", "--prefix", prefix] => {
+            let job = Job::new(Duration::from_secs(1800));
+            match job.and_then(|job| install::install(&job, std::path::Path::new(prefix))) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("{error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
         ["plots", file] => measure(&["--plots", file]),
         _ => {
             eprintln!("{USAGE}");

@@ -26,6 +26,15 @@ pub fn cargo(arguments: &str) -> Cmd {
     Cmd { command, shown: format!("cargo {arguments}") }
 }
 
+/// Another program, in a group of its own.
+pub fn program(path: impl AsRef<std::ffi::OsStr>) -> Cmd {
+    let shown = path.as_ref().display().to_string();
+    let mut command = Command::new(path);
+    command.current_dir(root()).stdin(Stdio::null());
+    command.process_group(0);
+    Cmd { command, shown }
+}
+
 /// A command, and how it is shown.
 pub struct Cmd {
     command: Command,

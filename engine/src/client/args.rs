@@ -2,11 +2,12 @@
 
 use crate::arena::{Block, Region};
 use crate::error::Result;
-use crate::payload::{Grow, Payload, Span, put, put_flat_items, put_items};
+use crate::payload::{Grow, Payload, Span, is_flat, put, put_flat_items, put_items};
 use crate::segment::Segment;
 use crate::shared_slice::Collect;
 use crate::slot::{ArgWords, ArgsHandle, CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
 use crate::task::Task;
+use rkyv::primitive::ArchivedUsize;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,6 +49,12 @@ impl ClientArena {
         self.with(|region, _| region.used())
     }
 
+    /// Most bytes of arguments that travel inside a slot.
+    #[inline]
+    pub(crate) fn inline_most(&self) -> usize {
+        self.inline
+    }
+
     /// Takes a block of at least `bytes`.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<ArgsBlock> {
         self.take_beside(bytes, None)
@@ -56,7 +63,7 @@ impl ClientArena {
     /// Takes a block of at least `bytes` for what outgrows one of `held` bytes.
     fn take_beside(self: &Arc<Self>, bytes: usize, held: Option<usize>) -> Result<ArgsBlock> {
         let block = self.with(|region, segment| region.allocate_beside(segment, bytes, held))?;
-        Ok(ArgsBlock { arena: self.clone(), block, len: bytes })
+        Ok(ArgsBlock { arena: self.clone(), block, len: bytes, padding: 0 })
     }
 }
 
@@ -66,6 +73,8 @@ pub(crate) struct ArgsBlock {
     block: Block,
     /// Bytes in use.
     len: usize,
+    /// Bytes of them behind items of a chunk that are of no item, if these are flat.
+    padding: u8,
 }
 
 impl ArgsBlock {
@@ -79,6 +88,13 @@ impl ArgsBlock {
 
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.block.ptr
+    }
+
+    /// The bytes in use, of which nobody else knows.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: mapped memory of at least that length, initialized whatever it holds; and as nobody shares this
+        // block, no task has it.
+        unsafe { std::slice::from_raw_parts_mut(self.block.ptr.as_ptr(), self.len) }
     }
 }
 
@@ -102,8 +118,13 @@ pub(crate) struct Args {
 /// Where arguments lie.
 #[derive(Clone)]
 pub(crate) enum ArgsBytes {
-    Inline { words: ArgWords, len: u8 },
+    Inline {
+        words: ArgWords,
+        len: u8,
+    },
     Block(Arc<ArgsBlock>),
+    /// The first bytes of a block.
+    Part(Arc<ArgsBlock>, usize),
 }
 
 #[repr(C, align(16))]
@@ -128,12 +149,19 @@ impl Grow for ArgsMemory<'_> {
     }
 }
 
+/// How many bytes are between so many items and the end of their archive, if that is known.
+fn padding_of<T: Payload>(items: usize) -> u8 {
+    let align = align_of::<ArchivedUsize>();
+    let bytes = items * size_of::<T>();
+    if is_flat::<T>() { (bytes.next_multiple_of(align) - bytes) as u8 } else { 0 }
+}
+
 impl Args {
     /// How a single call reads them.
     pub(crate) fn shape(&self) -> Shape {
         match self.bytes {
             ArgsBytes::Inline { .. } => Shape::Inline,
-            ArgsBytes::Block(_) => Shape::Block,
+            ArgsBytes::Block(_) | ArgsBytes::Part(..) => Shape::Block,
         }
     }
 
@@ -142,6 +170,7 @@ impl Args {
         let own = match &self.bytes {
             ArgsBytes::Inline { .. } => 0,
             ArgsBytes::Block(block) => block.len(),
+            ArgsBytes::Part(_, len) => *len,
         };
         own + self.arrays.iter().flat_map(|arrays| arrays.iter()).map(|array| array.len()).sum::<usize>()
     }
@@ -187,28 +216,46 @@ impl Args {
         (len <= arena.inline).then_some((words, len))
     }
 
-    /// What stands for them in the slot, and how many bytes of that are the arguments themselves. `items` is
-    /// the range of a chunk.
+    /// What stands for them in the slot, and how many bytes of that are the arguments themselves, or of a chunk are
+    /// padding. `items` is the range of a chunk.
     #[inline]
     pub(super) fn words(&self, items: Option<(u32, u32)>) -> (ArgWords, u8) {
-        match &self.bytes {
-            ArgsBytes::Inline { words, len } => (*words, *len),
-            ArgsBytes::Block(block) => {
-                let (first, end) = items.unwrap_or((0, 0));
-                (ArgsHandle { offset: block.offset(), len: block.len() as u64, first, end }.words(), 0)
-            }
-        }
+        let (block, len, padding) = match &self.bytes {
+            ArgsBytes::Inline { words, len } => return (*words, *len),
+            ArgsBytes::Block(block) => (block, block.len(), block.padding),
+            ArgsBytes::Part(block, len) => (block, *len, 0),
+        };
+        let (first, end) = items.unwrap_or((0, 0));
+        (ArgsHandle { offset: block.offset(), len: len as u64, first, end }.words(), padding)
+    }
+
+    /// Bytes as they are, which do not fit into the slot.
+    pub(crate) fn of_bytes(arena: &Arc<ClientArena>, bytes: &[u8]) -> Result<Self> {
+        Self::filled(arena, bytes.len(), |block| block.copy_from_slice(bytes))
+    }
+
+    /// `len` bytes in a block, which `fill` writes.
+    pub(crate) fn filled(arena: &Arc<ClientArena>, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self> {
+        let mut block = arena.take(len)?;
+        fill(block.bytes_mut());
+        Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), arrays: None })
+    }
+
+    /// The first bytes of a block.
+    pub(crate) fn of_block(block: Arc<ArgsBlock>, len: usize) -> Self {
+        Args { bytes: ArgsBytes::Part(block, len), arrays: None }
     }
 
     /// The same, always in a block.
     pub(crate) fn archive_in_block<T: Payload>(arena: &Arc<ClientArena>, value: &T) -> Result<Self> {
-        Self::in_block(arena, 64, |first, memory| put(value, first, memory))
+        Self::in_block(arena, 64, 0, |first, memory| put(value, first, memory))
     }
 
     /// Items of a chunk, archived as a vector.
     pub(crate) fn archive_items<T: Payload>(arena: &Arc<ClientArena>, items: &[T]) -> Result<Self> {
         let guess = size_of_val(items) + 64;
-        Self::in_block(arena, guess, |first, memory| put_items(items, first, memory))
+        let padding = padding_of::<T>(items.len());
+        Self::in_block(arena, guess, padding, |first, memory| put_items(items, first, memory))
     }
 
     /// The next `most` items, or all if there are fewer, written to `block`, which has room for so many
@@ -221,12 +268,14 @@ impl Args {
         let span = Span { ptr: block.ptr(), cap: block.block.len };
         let (count, len) = put_flat_items(items, most, span)?;
         block.len = len;
+        block.padding = padding_of::<T>(count);
         Ok((count, Args { bytes: ArgsBytes::Block(Arc::new(block)), arrays: None }))
     }
 
     fn in_block(
         arena: &Arc<ClientArena>,
         guess: usize,
+        padding: u8,
         write: impl FnOnce(Span, &mut dyn Grow) -> Result<(Span, usize)>,
     ) -> Result<Self> {
         let mut memory = ArgsMemory { arena, block: None };
@@ -235,6 +284,7 @@ impl Args {
         let (_, len) = write(first, &mut memory)?;
         let mut block = memory.block.expect("grown above");
         block.len = len;
+        block.padding = padding;
         Ok(Args { bytes: ArgsBytes::Block(Arc::new(block)), arrays: collect.end() })
     }
 }

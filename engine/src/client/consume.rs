@@ -354,11 +354,13 @@ impl Client {
         let running = death.current >> 32 == u64::from(number + 1);
         // If workers keep dying between items, somebody has to be blamed all the same.
         let idle_deaths = if running || next > first { 0 } else { idle_deaths + 1 };
+        // A function that takes a whole chunk says so; of what it was at, no item is finished by itself.
+        let at_once = if running { (death.current as u32).clamp(1, (end - next).max(1)) } else { 1 };
         if (running || idle_deaths > IDLE_DEATHS) && next < end {
             if attempts >= self.max_attempts {
                 let error = died(attempts);
-                task.deliver(Outcome::Range { first: next, end: next + 1, error }, state);
-                next += 1;
+                task.deliver(Outcome::Range { first: next, end: next + at_once, error }, state);
+                next += at_once;
                 attempts = 1;
             } else {
                 attempts += 1;

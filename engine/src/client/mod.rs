@@ -59,7 +59,7 @@ pub(crate) struct Death {
     pub who: Owner,
     pub pid: u32,
     pub exit: Exit,
-    /// Its `current` word: `[slot + 1 32][unused 32]`.
+    /// Its `current` word: `[slot + 1 32][items that are run as one 32]`.
     pub current: u64,
 }
 

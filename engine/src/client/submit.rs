@@ -176,23 +176,32 @@ impl Client {
     /// Takes back those of a stream's tasks that no worker has started, and forgets the results of the others.
     pub(crate) fn close_stream(&self, stream: u32) {
         let mut state = self.lock();
-        self.take_back(&mut state, |to| matches!(to, Target::Stream(to) if *to == stream));
+        self.take_back(&mut state, |to| matches!(to, Target::Stream(to) if *to == stream), None);
         state.close_stream(stream);
     }
 
     /// Takes back those of the sink's tasks that no worker has started.
     pub(crate) fn cancel(&self, sink: &Arc<dyn Sink>) {
         let theirs = |to: &Target| matches!(to, Target::Sink(to) if Arc::ptr_eq(to, sink));
-        self.take_back(&mut self.lock(), theirs);
+        self.take_back(&mut self.lock(), theirs, None);
     }
 
-    fn take_back(&self, state: &mut Books, theirs: impl Fn(&Target) -> bool) {
+    /// The same, and the sink is told that these have failed with `error`.
+    pub(crate) fn recall(&self, sink: &Arc<dyn Sink>, error: &Error) {
+        let theirs = |to: &Target| matches!(to, Target::Sink(to) if Arc::ptr_eq(to, sink));
+        self.take_back(&mut self.lock(), theirs, Some(error));
+    }
+
+    fn take_back(&self, state: &mut Books, theirs: impl Fn(&Target) -> bool, tell: Option<&Error>) {
         let mut taken = false;
         for number in 0..state.fresh {
             let entry = &state.entries[number as usize];
             let theirs = entry.task.as_ref().is_some_and(|task| theirs(&task.to));
             if theirs && self.segment.slot(number).word().cancel(entry.generation) {
-                self.release_slot(state, number);
+                let task = self.release_slot(state, number);
+                if let (Some(task), Some(error)) = (task, tell) {
+                    task.fail(error.clone(), state);
+                }
                 taken = true;
             }
         }

@@ -146,7 +146,7 @@ pub(super) fn forked_worker(memory: Memory, index: u32, incarnation: u32, channe
     #[cfg(feature = "crash")]
     crate::sync::crash::born(index, incarnation);
     let code = catch_unwind(AssertUnwindSafe(|| match attach(memory, index) {
-        Ok(segment) => {
+        Ok((segment, same_program)) => {
             // The kernel kills workers with their parent, and with the pool's process. This is for one that does
             // not know the second.
             let header = segment.header();
@@ -158,7 +158,7 @@ pub(super) fn forked_worker(memory: Memory, index: u32, incarnation: u32, channe
                 let closely = looks.get().is_multiple_of(CLOSE_LOOK);
                 !sys::is_somebody(pid) || closely && !sys::still_runs(pid, start)
             };
-            run_worker(&segment, incarnation, true, &channel, &creator_gone, true).1
+            run_worker(&segment, incarnation, same_program, &channel, &creator_gone, true).1
         }
         Err(error) => {
             let _ = channel.try_send(&FromWorker::Refused(error.to_string()).to_bytes(), &[]);
@@ -193,14 +193,12 @@ impl Memory {
     }
 }
 
-fn attach(memory: Memory, index: u32) -> Result<Arc<Segment>> {
+/// The pool's memory, and whether this process runs the program of the pool's: not so only if that started it by a
+/// [command](crate::Builder::command) of its own.
+fn attach(memory: Memory, index: u32) -> Result<(Arc<Segment>, bool)> {
     let segment = Segment::attach(memory.control, memory.data, index)?;
-    let theirs = segment.header().program.load(Ordering::Relaxed);
-    let ours = Program::current().fingerprint();
-    if theirs != ours {
-        return Err(Error::start(format!("the pool runs program {theirs:#x}, this is {ours:#x}")));
-    }
-    Ok(Arc::new(segment))
+    let same_program = segment.header().program.load(Ordering::Relaxed) == Program::current().fingerprint();
+    Ok((Arc::new(segment), same_program))
 }
 
 /// This process works for one pool less.

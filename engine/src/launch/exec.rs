@@ -1,10 +1,11 @@
-//! Running this program's own file anew.
+//! Running this program's own file anew, or another program.
 
 use super::messages::ToChild;
 use super::{Launched, enter};
 use crate::error::{Error, Result};
 use crate::segment::Segment;
 use crate::sys::{self, Channel, ProcessHandle, Sent};
+use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -13,13 +14,21 @@ use std::process::{Command, Stdio};
 ///
 /// The channel is its standard input: descriptors are handed over without a fork, which a hook between
 /// fork and exec would force (and which costs tens of milliseconds in a large process).
-pub(super) fn program() -> Result<Launched> {
+pub(super) fn program(command: Option<&[OsString]>) -> Result<Launched> {
     let (ours, theirs) = Channel::pair()?;
-    let mut command = Command::new(sys::current_exe_path());
-    command
-        .arg0(std::env::args_os().next().unwrap_or_else(|| "ringpool-worker".into()))
-        .env(enter::VARIABLE, std::process::id().to_string())
-        .stdin(Stdio::from(theirs.into_fd()));
+    let mut command = match command.and_then(<[OsString]>::split_first) {
+        Some((program, arguments)) => {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            command
+        }
+        None => {
+            let mut command = Command::new(sys::current_exe_path());
+            command.arg0(std::env::args_os().next().unwrap_or_else(|| "ringpool-worker".into()));
+            command
+        }
+    };
+    command.env(enter::VARIABLE, std::process::id().to_string()).stdin(Stdio::from(theirs.into_fd()));
     let mut child = command.spawn().map_err(|e| Error::io("running the program anew", e))?;
     // Nobody has waited for it: the number is its.
     match ProcessHandle::open(child.id()) {
@@ -33,13 +42,22 @@ pub(super) fn program() -> Result<Launched> {
 }
 
 /// Starts the program as a worker.
-pub(super) fn worker(segment: &Segment, index: u32, incarnation: u32) -> Result<Launched> {
-    instructed(&ToChild::Worker { index, incarnation }, segment)
+pub(super) fn worker(
+    command: Option<&[OsString]>,
+    segment: &Segment,
+    index: u32,
+    incarnation: u32,
+) -> Result<Launched> {
+    instructed(command, &ToChild::Worker { index, incarnation }, segment)
 }
 
 /// Starts the program and tells it what it is; if that fails, it is gone again.
-pub(super) fn instructed(message: &ToChild, segment: &Segment) -> Result<Launched> {
-    let launched = program()?;
+pub(super) fn instructed(
+    command: Option<&[OsString]>,
+    message: &ToChild,
+    segment: &Segment,
+) -> Result<Launched> {
+    let launched = program(command)?;
     if let Err(error) = say(&launched.channel, message, &segment.fds()) {
         let _ = launched.handle.kill(rustix::process::Signal::KILL);
         launched.handle.wait_dead(None);

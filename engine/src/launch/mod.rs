@@ -19,6 +19,7 @@ pub use enter::{init, is_worker};
 #[cfg(test)]
 pub(crate) use messages::FromTemplate;
 pub(crate) use messages::{FromWorker, MAX_TEXT, ToChild};
+use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,8 @@ impl From<Error> for Failed {
 /// Starts workers of one pool.
 pub(crate) struct Launcher {
     context: Context,
+    /// What is run for a worker, or a template, that is a process of its own.
+    command: Option<Vec<OsString>>,
     segment: Arc<Segment>,
     template: Option<Template>,
     /// The pool's name card, which every template must know: the nonce and the name.
@@ -90,14 +93,23 @@ pub(crate) struct Launcher {
 
 impl Launcher {
     /// Makes ready to launch.
-    pub(crate) fn new(context: Context, segment: Arc<Segment>) -> Result<Self> {
-        if context != Context::Fork && !enter::initialized() {
+    pub(crate) fn new(
+        context: Context,
+        command: Option<Vec<OsString>>,
+        segment: Arc<Segment>,
+    ) -> Result<Self> {
+        if context != Context::Fork && command.is_none() && !enter::initialized() {
             return Err(Error::start(format!(
                 "{context:?} runs this program again, but ringpool::init() was not called; \
                  make it the first line of main()"
             )));
         }
-        Ok(Launcher { context, segment, template: None, guarded: None })
+        Ok(Launcher { context, command, segment, template: None, guarded: None })
+    }
+
+    /// Whether workers are runs of what the user named, which may be another program.
+    pub(crate) fn runs_a_command(&self) -> bool {
+        self.command.is_some()
     }
 
     /// Whether any thread may launch: not so if what it starts is killed by the kernel when it ends.
@@ -137,7 +149,8 @@ impl Launcher {
     /// Begins to start incarnation `incarnation` of place `index`.
     pub(crate) fn begin(&mut self, index: u32, incarnation: u32) -> Result<Begun> {
         if self.context == Context::Spawn {
-            return exec::worker(&self.segment, index, incarnation).map(Begun::Launched);
+            return exec::worker(self.command.as_deref(), &self.segment, index, incarnation)
+                .map(Begun::Launched);
         }
         self.living_template()?.ask(index, incarnation).map(Begun::Asked)
     }
@@ -171,7 +184,7 @@ impl Launcher {
                         sys::flush_output(FLUSH_LIMIT);
                         Template::fork(&self.segment, Vec::new)?
                     }
-                    _ => Template::exec(&self.segment)?,
+                    _ => Template::exec(self.command.as_deref(), &self.segment)?,
                 };
                 let template = none.insert(template);
                 if let Some((nonce, name)) = &self.guarded {

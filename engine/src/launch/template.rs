@@ -9,6 +9,7 @@ use crate::segment::Segment;
 use crate::sync::private::{Private, PrivateU64};
 use crate::sys::{self, Channel, Fork, ProcessHandle, Received, Sent, Wait};
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -90,9 +91,9 @@ impl Template {
         }
     }
 
-    /// Runs this program anew as a template.
-    pub(super) fn exec(segment: &Segment) -> Result<Self> {
-        let Launched { handle, channel } = exec::instructed(&ToChild::BeTemplate, segment)?;
+    /// Runs this program, or another, anew as a template.
+    pub(super) fn exec(command: Option<&[OsString]>, segment: &Segment) -> Result<Self> {
+        let Launched { handle, channel } = exec::instructed(command, &ToChild::BeTemplate, segment)?;
         Ok(Self::new(channel, handle))
     }
 

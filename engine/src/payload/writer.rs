@@ -46,6 +46,24 @@ impl Span {
     }
 }
 
+impl Span {
+    /// Copies what was written at `at`, which must be that long.
+    pub(crate) fn copy_out(self, at: usize, bytes: &mut [u8]) {
+        assert!(at <= self.cap && bytes.len() <= self.cap - at);
+        // SAFETY: in bounds by the assertion; initialized, and ours alone, by the promise of spans.
+        unsafe { self.ptr.as_ptr().add(at).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+    }
+
+    /// The `len` bytes at `at`, to be written in place; they must be there. The span is not used otherwise as
+    /// long as they are.
+    pub(crate) fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
+        assert!(at <= self.cap && len <= self.cap - at);
+        // SAFETY: in bounds by the assertion; initialized, and ours alone, by the promise of spans. This span is
+        // borrowed as long as the slice lives, and whoever has a copy of it does not use it meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().add(at), len) }
+    }
+}
+
 /// Gives a payload that outgrows its memory more of it.
 pub trait Grow {
     /// Returns memory of at least `needed` bytes (64-byte aligned) whose first `used` bytes are those
@@ -96,6 +114,17 @@ impl Grow for Room<'_> {
     fn grow(&mut self, old: Span, used: usize, needed: usize) -> Result<Span> {
         self.span = self.grow.grow(old, used, needed)?;
         Ok(self.span)
+    }
+}
+
+impl Room<'_> {
+    /// [`reserve`](Self::reserve) of what is needed and no more, for who knows how much that will be.
+    pub(crate) fn reserve_exactly(&mut self, used: usize, needed: usize) -> Result<()> {
+        if needed <= self.span.cap {
+            return Ok(());
+        }
+        let span = self.grow(self.span, used, needed)?;
+        span.check(needed)
     }
 }
 

@@ -6,12 +6,14 @@ use crate::client::{Args, ArgsBytes, Client};
 use crate::error::{Error, Result};
 use crate::launch::{Context, Launcher};
 use crate::payload::Payload;
+use crate::raw;
 use crate::segment::{MAX_FUNCTIONS, MAX_PROCESSES, Segment, Sizes};
 use crate::supervisor::{Control, Supervisor};
 use crate::sync::Ordering;
 use crate::sys::{self, Own, Program, fork_guard};
 use crate::task::{Task, registry};
 use crate::worker::FuncWord;
+use std::ffi::OsString;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,6 +44,7 @@ pub struct Builder {
     initializer: Option<Initializer>,
     max_tasks_per_child: Option<u64>,
     context: Context,
+    command: Option<Vec<OsString>>,
     slots: u32,
     reserve: u64,
     quota: Option<u64>,
@@ -60,6 +63,7 @@ impl Default for Builder {
             initializer: None,
             max_tasks_per_child: None,
             context: Context::default(),
+            command: None,
             slots: 1024,
             reserve: 16 << 30,
             quota: None,
@@ -98,6 +102,25 @@ impl Builder {
         self.initializer = Some(Box::new(move |client: &Client| {
             Ok((FuncWord::new(f.func())?, Args::archive_in_block(&client.arena, &args)?))
         }));
+        self
+    }
+
+    /// A function over [bytes](crate::raw) that each worker calls in the same way, with these bytes.
+    pub fn raw_initializer(mut self, name: raw::Name, input: Vec<u8>) -> Self {
+        self.initializer = Some(Box::new(move |client: &Client| {
+            let args = Args::filled(&client.arena, input.len(), |block| block.copy_from_slice(&input))?;
+            Ok((FuncWord::new(name.func())?, args))
+        }));
+        self
+    }
+
+    /// The program that is run for workers with [`Context::Spawn`], or as what forks them with
+    /// [`Context::ForkServer`], and its arguments. Default: the file of this program, without arguments.
+    ///
+    /// It has to get to [`init`](crate::init) before it reads its standard input or starts threads. If it is not
+    /// the same program, its workers run only functions that are called by name.
+    pub fn command<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.command = Some(command.into_iter().map(Into::into).collect());
         self
     }
 
@@ -223,7 +246,7 @@ impl Builder {
         let bell = control.clone();
         client.on_ruin(move || bell.nudge());
         let streams = Arc::default();
-        let launcher = Launcher::new(self.context, segment)?;
+        let launcher = Launcher::new(self.context, self.command, segment)?;
         let supervisor = Supervisor::new(
             client.clone(),
             control.clone(),
@@ -246,6 +269,9 @@ impl Builder {
             return Err(Error::invalid(
                 "a pool without workers of its own needs a name by which others can join",
             ));
+        }
+        if self.command.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::invalid("the command that starts workers is empty"));
         }
         if self.max_tasks_per_child == Some(0) {
             return Err(Error::invalid("max_tasks_per_child is 0; it must be at least 1"));

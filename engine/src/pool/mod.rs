@@ -14,13 +14,15 @@ use crate::shared_slice::{Pod, SliceMut};
 use crate::sync::private::Private;
 use crate::task::Task;
 pub use builder::Builder;
+pub(crate) use callbacks::Followers;
 pub use imap::IMap;
 use imap::Order;
-use inner::{CLOSED, Inner, JOINING, RUNNING, TERMINATED};
+use inner::{CLOSED, JOINING, RUNNING, TERMINATED};
+pub(crate) use inner::{Inner, check_chunksize};
 use map::Calls;
 pub use map::MapResult;
-use result::bytes_of;
 pub use result::{AsyncResult, View};
+pub(crate) use result::{Settled, Single, bytes_of};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -77,6 +79,11 @@ impl Pool {
             self.inner.control.wait_launched(); // nobody launches anything in a forked child's copy
         }
         self.inner.control.pids()
+    }
+
+    /// The way to call functions by name, with bytes: see [`raw`](crate::raw).
+    pub fn raw(&self) -> crate::raw::Caller {
+        crate::raw::Caller::new(self.inner.clone())
     }
 
     /// Calls `f` in a worker and waits for its result.

@@ -63,7 +63,7 @@ impl Single {
     }
 
     #[inline]
-    fn outcome(&self) -> Option<&Result<ResultBytes>> {
+    pub(crate) fn outcome(&self) -> Option<&Result<ResultBytes>> {
         if self.state.load(Private::Acquire) != DONE {
             return None;
         }
@@ -159,7 +159,7 @@ impl<R> AsyncResult<R> {
     }
 
     /// The outcome's place that can be shared: where it is, or will arrive.
-    fn single(&self) -> &Arc<Single> {
+    pub(crate) fn single(&self) -> &Arc<Single> {
         if let Some(single) = self.is_single() {
             return single;
         }
@@ -182,7 +182,11 @@ impl<R> AsyncResult<R> {
         })
     }
 
-    /// What came of the call, if it has come: `Ok` if that is a value.
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    /// Whether the call succeeded, if its outcome has come.
     fn success(&self) -> Option<bool> {
         match self.is_single() {
             Some(single) => single.outcome().map(Result::is_ok),
@@ -250,6 +254,17 @@ impl<R: Payload> AsyncResult<R> {
         let single = self.single().clone();
         let archived = std::ptr::from_ref(payload::view::<R>(bytes_in(&single)?.as_slice())?);
         Ok(View { _single: single, archived })
+    }
+
+    /// Waits for the value, and says where its bytes are.
+    pub(crate) fn settled(&self, timeout: Option<Duration>) -> Result<Settled> {
+        self.await_it(timeout)?;
+        if let Some(&value) = self.tiny() {
+            return Ok(Settled::Tiny(value));
+        }
+        let single = self.single();
+        bytes_in(single)?;
+        Ok(Settled::Single(single.clone()))
     }
 
     /// Waits for the outcome.
@@ -332,7 +347,8 @@ impl<R: Payload> AsyncResult<R> {
         })
     }
 
-    fn then(self, job: impl FnOnce(&Single) + Send + 'static) -> Self {
+    /// Has `job` run when there is an outcome.
+    pub(crate) fn then(self, job: impl FnOnce(&Arc<Single>) + Send + 'static) -> Self {
         // A forked child has neither the pool's threads nor its memory.
         if self.inner.check_process().is_ok() {
             let single = self.single().clone();
@@ -342,6 +358,14 @@ impl<R: Payload> AsyncResult<R> {
         }
         self
     }
+}
+
+/// Where the bytes of a value are.
+pub(crate) enum Settled {
+    /// Here.
+    Tiny(Tiny),
+    /// It has arrived there.
+    Single(Arc<Single>),
 }
 
 /// The bytes of a value that has arrived.

@@ -144,7 +144,7 @@ pub(crate) struct ProcessEntry {
     pub lanes: AtomicU32,
     _park_line: [u32; 30],
     pub window: Window,
-    /// Which slot's chunk the worker is in the middle of: `[slot + 1 32][unused 32]`; 0 for none. Which item,
+    /// Which slot's chunk the worker is in the middle of: `[slot + 1 32][items run as one 32]`; 0 for none. Which item,
     /// the slot's `done` says.
     pub current: AtomicU64,
     /// Tasks done in this place since the pool began: a statistic, and a sign of life for the client's

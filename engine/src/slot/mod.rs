@@ -150,7 +150,7 @@ pub(crate) enum Shape {
     Tuples = 4,
 }
 
-/// The meta word of a slot: `[shape 8][max attempts 8][length of inline arguments 16]`.
+/// The meta word of a slot: `[shape 8][max attempts 8][length of inline arguments, or padding of a chunk's, 16]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Meta {
     pub shape: Shape,

@@ -32,7 +32,8 @@ impl Supervisor {
         let next = &mut self.incarnations[index as usize];
         let incarnation = *next;
         *next = next.wrapping_add(1);
-        self.client.admit(index, incarnation, role == Role::Guest);
+        let guest = role == Role::Guest || self.launcher.runs_a_command();
+        self.client.admit(index, incarnation, guest);
         let entry = self.segment.process(index);
         entry.role.store(role as u32, Ordering::Relaxed);
         entry.start_time.store(0, Ordering::Relaxed); // nobody has noted it

@@ -17,10 +17,13 @@ pub struct Call<'a> {
     pub args: &'a [u8],
     /// What the arguments are.
     pub shape: Shape,
+    /// Bytes behind the items of an archived `Vec` that are of no item, if the items are flat.
+    pub padding: usize,
     /// Where the result goes; after the call, where it is.
     pub room: Room<'a>,
-    /// Called before the first item begins; not used by [`Shape::One`].
-    pub on_begin: &'a dyn Fn(),
+    /// Called before the first item begins, with how many items are run as one from then on, which is 1 but for
+    /// functions that take a whole chunk; not used by [`Shape::One`].
+    pub on_begin: &'a dyn Fn(u32),
     /// Told each item's number in the chunk before the item begins; not used by [`Shape::One`].
     pub on_item: Option<&'a dyn Fn(u32)>,
     /// Counts the items whose results are completely written; not used by [`Shape::One`].
@@ -71,6 +74,8 @@ pub enum Status {
     BadValue = 8,
     /// The task was not run because its words in shared memory do not agree: which.
     Corrupted = 9,
+    /// The task failed with a code: the code (a little-endian `i32`), and its text.
+    FailedWith = 10,
 }
 
 /// What a call left behind in its [room](Call::room). It fits into registers.
@@ -103,6 +108,7 @@ impl Status {
             7 => Status::Chunk,
             8 => Status::BadValue,
             9 => Status::Corrupted,
+            10 => Status::FailedWith,
             _ => return None,
         })
     }
@@ -136,6 +142,12 @@ impl Status {
             }
             Status::BadValue => Error::payload(format!("the result cannot be sent: {}", text(bytes))),
             Status::Corrupted => Error::corrupted(text(bytes)),
+            Status::FailedWith => match bytes.split_first_chunk::<4>() {
+                Some((&code, message)) => {
+                    ErrorKind::FailedWith { code: i32::from_le_bytes(code), message: text(message) }.into()
+                }
+                None => Error::corrupted("a task failed with a code that is not there"),
+            },
             Status::Value | Status::Chunk => Error::corrupted(format!("{self:?} is no failure")),
         }
     }
@@ -181,7 +193,7 @@ pub(crate) fn panic_text(panic: &Panic) -> Vec<u8> {
 
 #[cold]
 #[inline(never)]
-fn write_text(status: Status, text: &[u8], room: &mut Room<'_>) -> Return {
+pub(crate) fn write_text(status: Status, text: &[u8], room: &mut Room<'_>) -> Return {
     // Half a text tells more than none.
     let _ = room.reserve(0, text.len());
     let text = &text[..text.len().min(room.span.cap)];
@@ -300,7 +312,7 @@ where
             Err(error) => Err((Status::BadArgs, error.to_string())),
         }
     };
-    on_begin();
+    on_begin(1);
     // A panic ends one round of this; the next begins behind its item.
     loop {
         // The item that is run by itself, if it is one: its value may panic once more, when it is dropped.

@@ -14,7 +14,7 @@ use std::any::type_name;
 
 pub use self::arity::{Arguments, Invoke};
 pub use self::entry::{Call, Entry, Return, Shape, Status};
-pub(crate) use self::entry::{describe, failure, failure_text};
+pub(crate) use self::entry::{describe, failure, failure_text, panic_text, write_text};
 pub(crate) use self::output::{Auto, Convert, ErrFails};
 pub use self::output::{Output, Plain, TaskError};
 pub use self::panic::{Panic, catch, install_hook};

@@ -7,20 +7,54 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use super::{Arguments, Entry, Func, Task};
+use super::{Arguments, Call, Entry, Func, Return, Task};
 use crate::error::{Error, Result};
 use crate::payload::Payload;
+use crate::raw::Function;
 
 /// The longest name, in bytes.
 pub const NAME_MAX: usize = 63;
 
 struct Registered {
     name: String,
-    /// The function; addresses of code are neither unique nor the only ones.
-    task: TypeId,
-    entry: Entry,
+    identity: Identity,
+    code: Code,
     signature: String,
 }
+
+/// Which function it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Identity {
+    /// The type of a function of Rust; addresses of code are neither unique nor the only ones.
+    Type(TypeId),
+    /// What the [registrant](Function::identity) says; `None` is like no other.
+    Said(Option<[usize; 2]>),
+}
+
+/// A function that a worker can call.
+#[derive(Clone, Copy)]
+pub enum Code {
+    /// One that knows the types of its arguments.
+    Typed(Entry),
+    /// One over [bytes](crate::raw).
+    Raw(&'static Function),
+}
+
+impl Code {
+    /// Calls it. It never unwinds.
+    #[inline]
+    pub(crate) fn call(self, call: &mut Call<'_>) -> Return {
+        match self {
+            Code::Typed(entry) => entry(call),
+            Code::Raw(function) => function.call(call),
+        }
+    }
+}
+
+/// The signature of functions over bytes, which goes with all others.
+const BYTES: &str = "bytes";
+/// [`name_hash`] of the signature of functions over bytes.
+pub const BYTES_HASH: u64 = name_hash(BYTES);
 
 /// By the hash of the name.
 static TABLE: RwLock<BTreeMap<u64, Registered>> = RwLock::new(BTreeMap::new());
@@ -68,27 +102,46 @@ where
     Args: Payload,
     F: Task<Args, M>,
 {
+    check_name(name)?;
+    let Func::Code(entry) = f.func() else {
+        return Err(Error::invalid(format!("{name:?} would only be another name for {:?}", f.name())));
+    };
+    let (identity, signature) = (Identity::Type(TypeId::of::<F>()), signature_of::<Args, F::Value>());
+    enter(name, identity, signature, || Code::Typed(entry))
+}
+
+/// [`register`] of a function over bytes.
+pub(crate) fn register_raw(name: &str, function: Function) -> Result<()> {
+    check_name(name)?;
+    let identity = Identity::Said(function.said_identity());
+    // For the life of the program, as all code that is known by a name.
+    enter(name, identity, BYTES.to_owned(), || Code::Raw(Box::leak(Box::new(function))))
+}
+
+/// Whether a name can be one.
+pub(crate) fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > NAME_MAX {
         return Err(Error::invalid(format!(
             "a function's name has 1 to {NAME_MAX} bytes, and {name:?} has {}",
             name.len()
         )));
     }
-    let Func::Code(entry) = f.func() else {
-        return Err(Error::invalid(format!("{name:?} would only be another name for {:?}", f.name())));
-    };
-    let (task, signature) = (TypeId::of::<F>(), signature_of::<Args, F::Value>());
+    Ok(())
+}
+
+fn enter(name: &str, identity: Identity, signature: String, code: impl FnOnce() -> Code) -> Result<()> {
     let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
     match table.entry(name_hash(name)) {
         Place::Vacant(place) => {
-            place.insert(Registered { name: name.to_string(), task, entry, signature });
+            place.insert(Registered { name: name.to_string(), identity, code: code(), signature });
             Ok(())
         }
         Place::Occupied(place) => {
             let old = place.get();
+            let other = old.identity != identity || identity == Identity::Said(None);
             if old.name != name {
                 Err(Error::invalid(format!("{name:?} and {:?} have the same hash: rename one", old.name)))
-            } else if old.task != task || old.signature != signature {
+            } else if other || old.signature != signature {
                 Err(Error::invalid(format!(
                     "{name:?} is already the name of another function, {}",
                     old.signature
@@ -100,9 +153,9 @@ where
     }
 }
 
-/// The entry of the function whose name has this hash.
-pub fn lookup(hash: u64) -> Option<Entry> {
-    TABLE.read().unwrap_or_else(PoisonError::into_inner).get(&hash).map(|registered| registered.entry)
+/// The function whose name has this hash.
+pub fn lookup(hash: u64) -> Option<Code> {
+    TABLE.read().unwrap_or_else(PoisonError::into_inner).get(&hash).map(|registered| registered.code)
 }
 
 /// All registered functions, in the order of their hashes.
@@ -144,7 +197,7 @@ pub fn named<Args, V>(name: &str) -> Named<Args, V> {
 }
 
 /// One copy of each name for the life of the program, so that tasks stay plain values.
-fn intern(name: &str) -> &'static str {
+pub(crate) fn intern(name: &str) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = names.get(name) {

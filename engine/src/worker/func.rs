@@ -5,6 +5,7 @@ use crate::segment::{LANE_CODE, LANE_NAMED};
 use crate::slot::Slot;
 use crate::sync::Ordering;
 use crate::sys::Program;
+use crate::task::registry::Code;
 use crate::task::{Entry, Func, registry};
 
 /// Which function a task calls: `[1][hash of its name 63]` or `[0][check 31][offset in the program 32]`.
@@ -58,7 +59,7 @@ impl FuncWord {
 /// Finds code for function words, remembering the last.
 pub(super) struct Functions {
     same_program: bool,
-    last: Option<(u64, Entry)>,
+    last: Option<(u64, Code)>,
 }
 
 impl Functions {
@@ -67,16 +68,16 @@ impl Functions {
     }
 
     #[inline]
-    pub(super) fn get(&mut self, word: u64) -> Result<Entry> {
+    pub(super) fn get(&mut self, word: u64) -> Result<Code> {
         match self.last {
-            Some((known, entry)) if known == word => Ok(entry),
+            Some((known, code)) if known == word => Ok(code),
             _ => self.look_up(word),
         }
     }
 
     #[cold]
-    fn look_up(&mut self, word: u64) -> Result<Entry> {
-        let entry = if FuncWord(word).is_named() {
+    fn look_up(&mut self, word: u64) -> Result<Code> {
+        let code = if FuncWord(word).is_named() {
             registry::lookup(word & !NAMED).ok_or_else(|| {
                 Error::function(format!("no function is registered here with name hash {word:#x}"))
             })?
@@ -88,9 +89,9 @@ impl Functions {
                 address.ok_or_else(|| Error::function(format!("{word:#x} names no code of this program")))?;
             // SAFETY: the word was made by `FuncWord::new` from an `Entry` of the very same program file,
             // and the address is inside its executable code.
-            unsafe { std::mem::transmute::<usize, Entry>(address) }
+            Code::Typed(unsafe { std::mem::transmute::<usize, Entry>(address) })
         };
-        self.last = Some((word, entry));
-        Ok(entry)
+        self.last = Some((word, code));
+        Ok(code)
     }
 }

@@ -158,9 +158,9 @@ impl<'s> Worker<'s> {
         let Some(args) = (unsafe { self.segment.payload(0, offset, len) }) else {
             return Err(format!("its arguments ({len} bytes at {offset}) lie outside the creator's region"));
         };
-        let entry = self.functions.get(func).map_err(|error| error.to_string())?;
+        let code = self.functions.get(func).map_err(|error| error.to_string())?;
         let mut output = output::Scratch::default();
-        let (status, text) = output.call(entry, args);
+        let (status, text) = output.call(code, args);
         if status == Status::Value {
             return Ok(());
         }

@@ -8,7 +8,8 @@ use crate::recovery::urge_client;
 use crate::segment::Segment;
 use crate::slot::{INLINE_RESULT, Slot};
 use crate::sync::{AtomicU32, Ordering, back_stop};
-use crate::task::{Call, Entry, Return, Shape, Status};
+use crate::task::registry::Code;
+use crate::task::{Call, Return, Shape, Status};
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -131,12 +132,19 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Calls a function: what came of it, and the bytes that it left.
-    pub(super) fn call(&mut self, entry: Entry, args: &[u8]) -> (Status, &[u8]) {
+    pub(super) fn call(&mut self, code: Code, args: &[u8]) -> (Status, &[u8]) {
         self.heap.resize(32, 0);
         let room = Room::new(self.span(), self);
         let done = AtomicU32::new(0);
-        let Return { status, used } =
-            entry(&mut Call { args, shape: Shape::One, room, on_begin: &|| {}, on_item: None, done: &done });
+        let Return { status, used } = code.call(&mut Call {
+            args,
+            shape: Shape::One,
+            padding: 0,
+            room,
+            on_begin: &|_| {},
+            on_item: None,
+            done: &done,
+        });
         (status, &bytemuck::cast_slice(&self.heap)[..used])
     }
 

@@ -145,16 +145,19 @@ impl Worker<'_> {
             };
             (args, shape)
         };
-        let entry = match self.functions.get(func) {
-            Ok(entry) => entry,
+        let code = match self.functions.get(func) {
+            Ok(code) => code,
             Err(error) => return self.fail(Status::UnknownFunction, error.to_string().as_bytes(), small),
         };
 
         let current = &segment.process(self.index).current;
         let announce = meta.is_chunk().then_some(slot);
         let mut memory = TaskMemory::new(segment, &self.region, self.patience, announce);
-        // While it is set, a death is the fault of the item behind those that are done.
-        let on_begin = || current.store(u64::from(number + 1) << 32, Ordering::Release);
+        // While it is set, a death is the fault of the item behind those that are done, or of so many if they
+        // are run as one.
+        let on_begin = |items: u32| {
+            current.store(u64::from(number + 1) << 32 | u64::from(items), Ordering::Release);
+        };
         let checked;
         let on_item: Option<&dyn Fn(u32)> = match check {
             Some(check) => {
@@ -166,12 +169,13 @@ impl Worker<'_> {
         let mut call = Call {
             args,
             shape,
+            padding: meta.inline_len,
             room: Room::new(small.span(), &mut memory),
             on_begin: &on_begin,
             on_item,
             done: &slot.done,
         };
-        let Return { status, used } = entry(&mut call);
+        let Return { status, used } = code.call(&mut call);
         let span = call.room.span;
         if meta.is_chunk() {
             current.store(0, Ordering::Relaxed);

@@ -1,0 +1,200 @@
+//! Calling functions by name, with bytes.
+
+use super::buffer::Buffer;
+use super::iter::{Iter, Order, Source};
+use super::map::{self, MapPending};
+use super::queue::Queue;
+use super::results::Bytes;
+use super::{Array, Name};
+use crate::client::{Args, Sink, Taken, Target, TaskSpec, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::{AsyncResult, Inner, Settled, Single, bytes_of};
+use crate::slot::{ArgWords, INLINE_ARGS};
+use crate::worker::FuncWord;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Input of one call.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// These bytes, copied.
+    Bytes(&'a [u8]),
+    /// The first bytes of a buffer, as they lie.
+    Buffer(&'a Buffer, usize),
+}
+
+impl<'a> From<&'a [u8]> for Input<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Input::Bytes(bytes)
+    }
+}
+
+/// Calls functions over bytes: [`Pool::raw`](crate::Pool::raw). It keeps what the pool shares, not the pool.
+#[derive(Clone)]
+pub struct Caller {
+    pub(super) inner: Arc<Inner>,
+}
+
+/// How other processes know a function by its name.
+pub(super) fn func(name: Name) -> Result<FuncWord> {
+    FuncWord::new(name.func())
+}
+
+/// Bytes that fit into a slot, as words.
+#[inline]
+pub(super) fn words(bytes: &[u8]) -> ArgWords {
+    if let Ok(word) = <[u8; 8]>::try_from(bytes) {
+        return [u64::from_ne_bytes(word), 0, 0, 0]; // the most common, without a call
+    }
+    let mut words = ArgWords::default();
+    let place: &mut [u8; INLINE_ARGS] = bytemuck::cast_mut(&mut words);
+    place[..bytes.len()].copy_from_slice(bytes);
+    words
+}
+
+impl Caller {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Caller { inner }
+    }
+
+    #[inline]
+    fn submit(&self, name: Name, input: Input<'_>, to: Target) -> Result<Ticket> {
+        self.inner.check_running()?;
+        let client = &self.inner.client;
+        let func = func(name)?;
+        let args = match input {
+            Input::Bytes(bytes) if bytes.len() <= client.arena.inline_most() => {
+                return client.submit_short(func, name.text, &words(bytes), bytes.len(), to);
+            }
+            Input::Bytes(bytes) => client.with_memory(|| Args::of_bytes(&client.arena, bytes))?,
+            Input::Buffer(buffer, len) => buffer.args(client, len)?,
+        };
+        let shape = args.shape();
+        client.submit(TaskSpec { func, name: name.text, args, shape }, None, to, 0)
+    }
+
+    /// Calls the function and waits for its output.
+    #[inline]
+    pub fn apply<'a>(&self, name: Name, input: impl Into<Input<'a>>) -> Result<Bytes> {
+        let ticket = self.submit(name, input.into(), Target::Caller)?;
+        let taken = self.inner.client.wait_for(ticket, |books| books.take_outcome(ticket), None);
+        match taken {
+            Some(Taken::Tiny(value)) => Ok(Bytes::tiny(value)),
+            Some(Taken::Outcome(outcome)) => bytes_of(*outcome).map(Bytes::own),
+            None => Err(Error::corrupted("a wait ended without a result")),
+        }
+    }
+
+    /// Calls the function; the output can be fetched later.
+    pub fn apply_async<'a>(&self, name: Name, input: impl Into<Input<'a>>) -> Result<Pending> {
+        let ticket = self.submit(name, input.into(), Target::Caller)?;
+        Ok(Pending { result: AsyncResult::new(self.inner.clone(), ticket) })
+    }
+
+    /// Calls the function for each of these inputs, `chunksize` of them travelling together; `None` makes four
+    /// chunks for each worker.
+    pub fn map(&self, name: Name, items: &[&[u8]], chunksize: Option<usize>) -> Result<MapPending> {
+        map::items(&self.inner, name, items, chunksize)
+    }
+
+    /// The same for inputs of one size.
+    pub fn map_array(&self, name: Name, items: Array<'_>, chunksize: Option<usize>) -> Result<MapPending> {
+        map::array(&self.inner, name, items, chunksize)
+    }
+
+    /// The same for those that a buffer holds, without a copy.
+    pub fn map_buffer(
+        &self,
+        name: Name,
+        items: &Buffer,
+        item_size: usize,
+        chunksize: Option<usize>,
+    ) -> Result<MapPending> {
+        map::buffer(&self.inner, name, items, item_size, chunksize)
+    }
+
+    /// Calls the function for inputs of one size and writes its outputs, each `value_size` bytes, side by side to
+    /// `values`, as they come. The error is that of the first item that failed; then what `values` holds is not
+    /// specified.
+    pub fn map_into(
+        &self,
+        name: Name,
+        items: Array<'_>,
+        value_size: usize,
+        values: &mut [u8],
+        chunksize: Option<usize>,
+    ) -> Result<()> {
+        map::into(&self.inner, name, items, value_size, values, chunksize)
+    }
+
+    /// Calls the function for the inputs of a source, as the outputs are asked for.
+    pub fn imap<S: Source>(&self, name: Name, source: S, chunksize: usize, order: Order) -> Result<Iter<S>> {
+        Iter::start(&self.inner, name, source, chunksize, order)
+    }
+
+    /// A way to submit and to take many calls at once.
+    pub fn queue(&self) -> Result<Queue> {
+        Queue::new(&self.inner)
+    }
+
+    /// Memory of this size to fill in place.
+    pub fn buffer(&self, size: usize) -> Result<Buffer> {
+        self.inner.check_process()?;
+        Buffer::new(&self.inner.client, size)
+    }
+}
+
+/// The output of [`Caller::apply_async`], now or later.
+pub struct Pending {
+    /// Its type says nothing: only its bytes are used.
+    result: AsyncResult<()>,
+}
+
+impl Pending {
+    /// Waits for the output, at most for `timeout`.
+    pub fn get(&self, timeout: Option<Duration>) -> Result<Bytes> {
+        match self.result.settled(timeout)? {
+            Settled::Tiny(value) => Ok(Bytes::tiny(value)),
+            Settled::Single(single) => Ok(Bytes::of_call(single)),
+        }
+    }
+
+    /// Waits until there is an output or an error; `false` if `timeout` passed.
+    pub fn wait(&self, timeout: Option<Duration>) -> bool {
+        self.result.wait(timeout)
+    }
+
+    /// Whether there is one.
+    pub fn ready(&self) -> bool {
+        self.result.ready()
+    }
+
+    /// Whether the call succeeded; `None` while there is no output.
+    pub fn successful(&self) -> Option<bool> {
+        self.result.successful()
+    }
+
+    /// Takes the call back if no worker has started it: then its error is [`ErrorKind::Cancelled`]. Whether it was.
+    pub fn cancel(&self) -> bool {
+        let inner = self.result.inner();
+        if inner.check_process().is_err() {
+            return false;
+        }
+        let single = self.result.single();
+        let sink: Arc<dyn Sink> = single.clone();
+        inner.client.recall(&sink, &ErrorKind::Cancelled.into());
+        let outcome = single.outcome();
+        matches!(outcome, Some(Err(error)) if matches!(error.kind(), ErrorKind::Cancelled))
+    }
+
+    /// Has `f` called with the output or the error when it comes, on the pool's thread for callbacks, which runs
+    /// one after the other.
+    pub fn then(self, f: impl FnOnce(Result<Bytes>) + Send + 'static) -> Self {
+        let job = |single: &Arc<Single>| match single.outcome() {
+            Some(Ok(_)) => f(Ok(Bytes::of_call(single.clone()))),
+            Some(Err(error)) => f(Err(error.clone())),
+            None => {}
+        };
+        Pending { result: self.result.then(job) }
+    }
+}

@@ -1,0 +1,352 @@
+//! Maps over bytes.
+
+use super::Name;
+use super::buffer::Buffer;
+use super::caller::func;
+use super::items::{Array, Trailer, table_len, write_table};
+use super::results::{Results, each_run};
+use super::stream::Part;
+use crate::client::{Args, Key, Outcome, Sink, Target, TaskSpec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pool::{Followers, Inner, check_chunksize};
+use crate::slot::Shape;
+use crate::sync::private::{Private, PrivateUsize};
+use crate::worker::FuncWord;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Most bytes of items, or of results, of a chunk whose size nobody has chosen: what is made, worked on and copied
+/// at the same time should stay in the caches meanwhile.
+const CHUNK: usize = 256 << 10;
+/// So many chunks for each worker are on their way at most if the caller waits for them.
+const WINDOW: usize = 16;
+
+/// Where the outcomes of a map arrive. The tag of a task is the index of its first item.
+struct MapSink {
+    /// Items without an outcome.
+    left: PrivateUsize,
+    arrived: Mutex<Vec<(usize, Part)>>,
+    /// How many have arrived, so that nobody needs the lock to find none.
+    news: PrivateUsize,
+    followers: Followers,
+}
+
+impl MapSink {
+    fn new(items: usize) -> Arc<Self> {
+        Arc::new(MapSink {
+            left: PrivateUsize::new(items),
+            arrived: Mutex::default(),
+            news: PrivateUsize::new(0),
+            followers: Followers::default(),
+        })
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, Vec<(usize, Part)>> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn left(&self) -> usize {
+        self.left.load(Private::Acquire)
+    }
+
+    fn add(&self, index: usize, part: Part) {
+        let count = part.len();
+        let mut arrived = self.arrived();
+        arrived.push((index, part));
+        self.news.store(arrived.len(), Private::Release);
+        drop(arrived);
+        if self.left.fetch_sub(count, Private::AcqRel) == count {
+            self.followers.release();
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        self.news.load(Private::Acquire) > 0
+    }
+
+    fn take(&self) -> Vec<(usize, Part)> {
+        let mut arrived = self.arrived();
+        self.news.store(0, Private::Relaxed);
+        std::mem::take(&mut *arrived)
+    }
+}
+
+impl Sink for MapSink {
+    fn deliver(&self, tag: u64, outcome: Outcome, _: &mut Key) {
+        let (first, part) = Part::new(outcome);
+        self.add(tag as usize + first as usize, part);
+    }
+}
+
+/// A map on its way into tasks.
+struct Feed<'a> {
+    inner: &'a Inner,
+    func: FuncWord,
+    name: Name,
+    sink: Arc<MapSink>,
+}
+
+impl<'a> Feed<'a> {
+    fn new(inner: &'a Inner, name: Name, items: usize) -> Result<Self> {
+        inner.check_running()?;
+        if items > u32::MAX as usize {
+            return Err(Error::invalid(format!("{items} items are more than a map can have: {}", u32::MAX)));
+        }
+        Ok(Feed { inner, func: func(name)?, name, sink: MapSink::new(items) })
+    }
+
+    /// Submits the items from `first` to `end` of a map, which are those from `start` on of a block. If they cannot
+    /// be submitted, they fail; the others are done all the same.
+    fn submit(&self, args: Result<Args>, first: usize, end: usize, start: usize) {
+        let submitted = args.and_then(|args| {
+            let spec = TaskSpec { func: self.func, name: self.name.text, args, shape: Shape::Items };
+            let range = (start as u32, (start + end - first) as u32);
+            // The outcome names items by their index in the block.
+            let tag = first as u64 - start as u64;
+            self.inner.client.submit(spec, Some(range), Target::Sink(self.sink.clone()), tag)
+        });
+        if let Err(error) = submitted {
+            self.sink.add(first, Part::Failed((end - first) as u32, error));
+        }
+    }
+
+    /// Submits the items from `first` to `end` of an array that is not shared.
+    fn submit_copy(&self, array: Array<'_>, first: usize, end: usize) {
+        let client = &self.inner.client;
+        let bytes = &array.items[first * array.item_size..end * array.item_size];
+        let len = Trailer::block_len(bytes.len());
+        let args = client.with_memory(|| {
+            Args::filled(&client.arena, len, |block| {
+                block[..bytes.len()].copy_from_slice(bytes);
+                Trailer::of_array(array.item_size, end - first).write(block);
+            })
+        });
+        self.submit(args, first, end, 0);
+    }
+
+    fn pending(self, inner: &Arc<Inner>, len: usize) -> MapPending {
+        MapPending { inner: inner.clone(), sink: self.sink, len, results: Arc::default() }
+    }
+}
+
+/// How many of `items` travel together.
+fn chunk(inner: &Inner, items: usize, chunksize: Option<usize>) -> Result<usize> {
+    match chunksize {
+        Some(chunksize) => check_chunksize(chunksize),
+        None => Ok(items.div_ceil(4 * inner.processes.max(1)).max(1)),
+    }
+}
+
+/// The beginnings and ends of chunks.
+fn chunks(items: usize, chunksize: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..items).step_by(chunksize).map(move |first| (first, items.min(first.saturating_add(chunksize))))
+}
+
+pub(super) fn items(
+    inner: &Arc<Inner>,
+    name: Name,
+    items: &[&[u8]],
+    chunksize: Option<usize>,
+) -> Result<MapPending> {
+    let feed = Feed::new(inner, name, items.len())?;
+    let client = &inner.client;
+    for (first, end) in chunks(items.len(), chunk(inner, items.len(), chunksize)?) {
+        let items = &items[first..end];
+        let args = match table_len(items) {
+            Some(len) => {
+                client.with_memory(|| Args::filled(&client.arena, len, |block| write_table(items, block)))
+            }
+            None => Err(Error::invalid("the items are larger than an address space")),
+        };
+        feed.submit(args, first, end, 0);
+    }
+    Ok(feed.pending(inner, items.len()))
+}
+
+pub(super) fn array(
+    inner: &Arc<Inner>,
+    name: Name,
+    items: Array<'_>,
+    chunksize: Option<usize>,
+) -> Result<MapPending> {
+    let count = items.count()?;
+    let feed = Feed::new(inner, name, count)?;
+    for (first, end) in chunks(count, chunk(inner, count, chunksize)?) {
+        feed.submit_copy(items, first, end);
+    }
+    Ok(feed.pending(inner, count))
+}
+
+pub(super) fn buffer(
+    inner: &Arc<Inner>,
+    name: Name,
+    items: &Buffer,
+    item_size: usize,
+    chunksize: Option<usize>,
+) -> Result<MapPending> {
+    let (args, count) = items.items(&inner.client, item_size)?;
+    let feed = Feed::new(inner, name, count)?;
+    for (first, end) in chunks(count, chunk(inner, count, chunksize)?) {
+        feed.submit(Ok(args.clone()), first, end, first);
+    }
+    Ok(feed.pending(inner, count))
+}
+
+pub(super) fn into(
+    inner: &Arc<Inner>,
+    name: Name,
+    items: Array<'_>,
+    value_size: usize,
+    values: &mut [u8],
+    chunksize: Option<usize>,
+) -> Result<()> {
+    let count = items.count()?;
+    if count.checked_mul(value_size) != Some(values.len()) {
+        let error = format!("{} bytes are not {count} values of {value_size} bytes", values.len());
+        return Err(Error::invalid(error));
+    }
+    let feed = Feed::new(inner, name, count)?;
+    let most = CHUNK / items.item_size.max(value_size).clamp(1, CHUNK);
+    let chunksize = match chunksize {
+        Some(chunksize) => check_chunksize(chunksize)?,
+        None => chunk(inner, count, None)?.min(most),
+    };
+    let window = chunksize.saturating_mul(WINDOW * inner.processes.max(1));
+    let mut failed: Option<(usize, Error)> = None;
+    let mut fail = |index: usize, error: Error| {
+        if failed.as_ref().is_none_or(|&(first, _)| index < first) {
+            failed = Some((index, error));
+        }
+    };
+    let (client, sink) = (&inner.client, &feed.sink);
+    let mut submitted = 0;
+    loop {
+        let on_their_way = submitted - (count - sink.left()); // asked before what has come is taken
+        for (index, part) in sink.take() {
+            let (bytes, items) = match part {
+                Part::Many(items, bytes) => (bytes, items),
+                Part::Failed(_, error) => {
+                    fail(index, error);
+                    continue;
+                }
+                Part::One(_) => {
+                    fail(index, Error::corrupted("a chunk was answered as a call"));
+                    continue;
+                }
+            };
+            let mut at = index;
+            each_run(&bytes, items, |run, place| {
+                match place {
+                    Ok((start, size)) if size == value_size => {
+                        let len = run as usize * size;
+                        values[at * size..][..len].copy_from_slice(&bytes.as_slice()[start..start + len]);
+                    }
+                    Ok((_, size)) => {
+                        let error = format!("the function gave {size} bytes, and {value_size} were expected");
+                        fail(at, Error::payload(error));
+                    }
+                    Err(error) => fail(at, error),
+                }
+                at += run as usize;
+            });
+        }
+        if submitted < count && on_their_way + chunksize <= window {
+            let end = count.min(submitted + chunksize);
+            feed.submit_copy(items, submitted, end);
+            submitted = end;
+            client.collect();
+        } else if on_their_way > 0 {
+            client.wait_any(&|| sink.has_news(), None);
+        } else {
+            return failed.map_or(Ok(()), |(_, error)| Err(error));
+        }
+    }
+}
+
+/// The outputs of a map, now or later.
+pub struct MapPending {
+    inner: Arc<Inner>,
+    sink: Arc<MapSink>,
+    len: usize,
+    /// Gathered once, by whoever asks first.
+    results: Arc<OnceLock<Arc<Results>>>,
+}
+
+impl MapPending {
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Waits for all outputs, at most for `timeout`, and returns each by itself: failed ones beside good ones.
+    pub fn get(&self, timeout: Option<Duration>) -> Result<Arc<Results>> {
+        self.inner.check_process()?; // a forked child does not have the memory where they are
+        if !self.wait(timeout) {
+            return Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into());
+        }
+        Ok(self.results.get_or_init(|| gather(&self.sink)).clone())
+    }
+
+    /// Waits until all items are done, at most for `timeout`; `false` if it has passed.
+    pub fn wait(&self, timeout: Option<Duration>) -> bool {
+        if self.sink.left() == 0 {
+            return true;
+        }
+        if self.inner.check_process().is_err() {
+            return false;
+        }
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.inner.client.wait_any(&|| self.sink.left() == 0, deadline)
+    }
+
+    /// Whether all items are done, well or badly.
+    pub fn ready(&self) -> bool {
+        if self.sink.left() > 0 && self.inner.check_process().is_ok() {
+            self.inner.client.collect();
+        }
+        self.sink.left() == 0
+    }
+
+    /// Whether all items succeeded; `None` while some are not done.
+    pub fn successful(&self) -> Option<bool> {
+        let done = self.ready() && self.inner.check_process().is_ok();
+        done.then(|| self.get(None).is_ok_and(|results| results.first_error().is_none()))
+    }
+
+    /// Takes back the chunks that no worker has started: their items' error is [`ErrorKind::Cancelled`]. Whether
+    /// there was one.
+    pub fn cancel(&self) -> bool {
+        if self.inner.check_process().is_err() {
+            return false;
+        }
+        let before = self.sink.left();
+        let sink: Arc<dyn Sink> = self.sink.clone();
+        self.inner.client.recall(&sink, &ErrorKind::Cancelled.into());
+        self.sink.left() < before
+    }
+
+    /// Has `f` called with all outputs when they have come, on the pool's thread for callbacks. Not called for no
+    /// items at all.
+    pub fn then(self, f: impl FnOnce(Arc<Results>) + Send + 'static) -> Self {
+        if self.len > 0 && self.inner.check_process().is_ok() {
+            let (sink, results) = (self.sink.clone(), self.results.clone());
+            let job = move || f(results.get_or_init(|| gather(&sink)).clone());
+            self.sink.followers.add(&self.inner, || self.sink.left() == 0, Box::new(job));
+        }
+        self
+    }
+}
+
+/// All parts, in the order of their items.
+fn gather(sink: &MapSink) -> Arc<Results> {
+    let mut parts = sink.take();
+    parts.sort_by_key(|&(index, _)| index);
+    let mut results = Results::default();
+    parts.into_iter().for_each(|(_, part)| results.push(part));
+    Arc::new(results)
+}

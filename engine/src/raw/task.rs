@@ -1,0 +1,313 @@
+//! Functions over bytes, as a worker calls them.
+
+use super::items::Block;
+use crate::chunk::ChunkWriter;
+use crate::error::{Error, Result};
+use crate::payload::Room;
+use crate::task::{Call, Panic, Return, Shape, Status, catch, describe, panic_text, registry, write_text};
+
+/// Makes `function` known in this process as `name`, to be called by that name.
+///
+/// Workers know what was registered before they came into being: before the pool started, if they are forks, or
+/// before [`init`](crate::init). A name has 1 to 63 bytes. Registering a function again changes nothing if both
+/// have the same [identity](Function::identity); another function under the same name is an error.
+pub fn register(name: &str, function: Function) -> Result<()> {
+    registry::register_raw(name, function)
+}
+
+/// A function over bytes.
+pub struct Function {
+    run: Run,
+    identity: Option<[usize; 2]>,
+}
+
+type Single<'f> = dyn Fn(&[u8], &mut Output<'_, '_>) -> Result<(), Failure> + 'f;
+type Whole = dyn Fn(Batch<'_>) -> Result<(), Failure>;
+type KeptSingle = Box<dyn Fn(&[u8], &mut Output<'_, '_>) -> Result<(), Failure> + Send + Sync>;
+type KeptWhole = Box<dyn Fn(Batch<'_>) -> Result<(), Failure> + Send + Sync>;
+
+enum Run {
+    /// Called for each input.
+    Single(KeptSingle),
+    /// Called for a chunk of inputs of one size, which have outputs of one size.
+    Array { item: usize, value: usize, run: KeptWhole },
+}
+
+/// Why a function failed: a code, which is the function's own business, and a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The code.
+    pub code: i32,
+    /// The text.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with this code and text.
+    pub fn new(code: i32, message: impl Into<String>) -> Self {
+        Failure { code, message: message.into() }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    /// Code 1, and the error's text.
+    fn from(error: E) -> Self {
+        Failure::new(1, error.to_string())
+    }
+}
+
+/// What a function for whole chunks works on.
+pub struct Batch<'a> {
+    /// All inputs, side by side, aligned to 16 bytes unless the chunk begins within an array whose items are
+    /// not; then to the items' own size.
+    pub items: &'a [u8],
+    /// How many inputs there are.
+    pub count: usize,
+    /// The size of each.
+    pub item_size: usize,
+    /// Room for so many outputs, side by side, aligned to 16 bytes. All of it has to be written.
+    pub values: &'a mut [u8],
+    /// The size of each output.
+    pub value_size: usize,
+}
+
+impl Function {
+    /// A function that is called with its input, and writes its output.
+    pub fn new(
+        run: impl Fn(&[u8], &mut Output<'_, '_>) -> Result<(), Failure> + Send + Sync + 'static,
+    ) -> Self {
+        Function { run: Run::Single(Box::new(run)), identity: None }
+    }
+
+    /// A function that is called once for each chunk of an array: items of `item_size` bytes in, values of
+    /// `value_size` bytes out. If it fails, or its worker dies, all items of the chunk have failed. Called with a
+    /// single input, it works on as many items as fit into that.
+    pub fn array(
+        item_size: usize,
+        value_size: usize,
+        run: impl Fn(Batch<'_>) -> Result<(), Failure> + Send + Sync + 'static,
+    ) -> Self {
+        let run = Run::Array { item: item_size, value: value_size, run: Box::new(run) };
+        Function { run, identity: None }
+    }
+
+    /// Says that all functions with these words are the same, so that they may be registered more than once.
+    pub fn identity(self, words: [usize; 2]) -> Self {
+        Function { identity: Some(words), ..self }
+    }
+
+    pub(crate) fn said_identity(&self) -> Option<[usize; 2]> {
+        self.identity
+    }
+
+    /// Calls it, as an [`Entry`](crate::task::Entry) is called.
+    pub(crate) fn call(&self, call: &mut Call<'_>) -> Return {
+        match (call.shape, &self.run) {
+            (Shape::One, Run::Single(run)) => one(call, run),
+            (Shape::One, Run::Array { item, value, run }) => one(call, &|input, output| {
+                let count = in_array(input.len(), *item)?;
+                let bytes = count.checked_mul(*value).ok_or_else(|| too_many(count, *value))?;
+                let values = output.reserve(bytes)?;
+                run(Batch { items: input, count, item_size: *item, values, value_size: *value })?;
+                output.commit(bytes)
+            }),
+            (Shape::Items { first, end } | Shape::Tuples { first, end }, _) => self.chunk(call, first, end),
+        }
+    }
+
+    fn chunk(&self, call: &mut Call<'_>, first: u32, end: u32) -> Return {
+        let bad = |error: Error, call: &mut Call<'_>| {
+            write_text(Status::BadArgs, error.to_string().as_bytes(), &mut call.room)
+        };
+        let block = match Block::read(call.args, call.padding) {
+            Ok(block) => block,
+            Err(error) => return bad(error, call),
+        };
+        let count = match block.range(first, end) {
+            Ok(count) => count,
+            Err(error) => return bad(error, call),
+        };
+        match &self.run {
+            Run::Single(run) => each(call, &block, first, count, run),
+            Run::Array { item, value, run } => match block.items(first, count, *item) {
+                Ok(items) => whole(call, items, count, [*item, *value], run),
+                Err(error) => bad(error, call),
+            },
+        }
+    }
+}
+
+fn in_array(bytes: usize, item: usize) -> Result<usize, Failure> {
+    match bytes.checked_rem(item) {
+        Some(0) => Ok(bytes / item),
+        _ => Err(Failure::new(-1, format!("{bytes} bytes are no items of {item} bytes"))),
+    }
+}
+
+fn too_many(count: usize, size: usize) -> Failure {
+    Failure::new(-1, format!("{count} values of {size} bytes are more than an address space"))
+}
+
+/// One call, for the whole input.
+fn one(call: &mut Call<'_>, run: &Single<'_>) -> Return {
+    let mut output = Output::new(&mut call.room, 0);
+    let written = write(run, call.args, &mut output);
+    let used = output.end();
+    match written {
+        Ok(()) => Return { status: Status::Value, used },
+        Err((status, text)) => write_text(status, &text, &mut call.room),
+    }
+}
+
+/// A call for each item.
+fn each(call: &mut Call<'_>, block: &Block<'_>, first: u32, count: u32, run: &Single<'_>) -> Return {
+    let Call { room, done, on_begin, on_item, .. } = call;
+    if let Err(error) = ChunkWriter::reserve_bytes(room, 0) {
+        return no_room(room, &error);
+    }
+    let mut writer = ChunkWriter::new(room, done);
+    on_begin(1);
+    for index in 0..count {
+        if let Some(on_item) = on_item {
+            on_item(index);
+        }
+        match block.item(first + index) {
+            Ok(item) => writer.push_written(|output| write(run, item, output)),
+            Err(error) => writer.push_failure(Status::BadArgs, error.to_string().as_bytes()),
+        }
+    }
+    Return { status: Status::Chunk, used: writer.finish() }
+}
+
+/// One call for all items of a chunk.
+fn whole(call: &mut Call<'_>, items: &[u8], count: u32, [item, value]: [usize; 2], run: &Whole) -> Return {
+    let expected = value.saturating_mul(count as usize);
+    let Call { room, done, on_begin, on_item, .. } = call;
+    if let Err(error) = ChunkWriter::reserve_bytes(room, expected) {
+        return no_room(room, &error);
+    }
+    let mut writer = ChunkWriter::new(room, done);
+    on_begin(count);
+    let on_item = *on_item;
+    let tell = |index| {
+        if let Some(on_item) = on_item {
+            on_item(index);
+        }
+    };
+    tell(0);
+    let make = |values: &mut [u8]| {
+        let batch = Batch { items, count: count as usize, item_size: item, values, value_size: value };
+        told(catch(|| run(batch)))
+    };
+    writer.push_together(count, value, make, || tell(count));
+    Return { status: Status::Chunk, used: writer.finish() }
+}
+
+#[cold]
+fn no_room(room: &mut Room<'_>, error: &Error) -> Return {
+    let (status, text) = describe(error, Status::BadValue);
+    write_text(status, &text, room)
+}
+
+/// Calls the function for one input.
+#[inline]
+fn write(run: &Single<'_>, input: &[u8], output: &mut Output<'_, '_>) -> Result<(), (Status, Vec<u8>)> {
+    let ended = catch(|| run(input, output));
+    // Had there been memory, the function might not have failed; and if it has not, something is missing.
+    if let Some(error) = output.error.take() {
+        return Err(describe(&error, Status::BadValue));
+    }
+    told(ended)
+}
+
+/// How the end of a function is told.
+#[inline]
+fn told(ended: Result<Result<(), Failure>, Panic>) -> Result<(), (Status, Vec<u8>)> {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(failure)) => Err(told_failure(&failure)),
+        Err(panic) => Err((Status::Panicked, panic_text(&panic))),
+    }
+}
+
+#[cold]
+fn told_failure(failure: &Failure) -> (Status, Vec<u8>) {
+    (Status::FailedWith, [&failure.code.to_le_bytes()[..], failure.message.as_bytes()].concat())
+}
+
+/// Where a function writes its output: shared memory, except for the first few bytes.
+///
+/// Ask for as much as may be needed, write, say how much that was, and again if there is more.
+pub struct Output<'o, 'g> {
+    room: &'o mut Room<'g>,
+    /// Where this output begins.
+    start: usize,
+    /// Where it ends, so far.
+    end: usize,
+    /// Bytes behind the end that the function may write.
+    lent: usize,
+    /// Why it got no memory, if that was the last thing that happened.
+    error: Option<Error>,
+}
+
+impl<'o, 'g> Output<'o, 'g> {
+    /// Writes from `start` on, to which the room reaches.
+    pub(crate) fn new(room: &'o mut Room<'g>, start: usize) -> Self {
+        Output { room, start, end: start, lent: 0, error: None }
+    }
+
+    pub(crate) fn end(&self) -> usize {
+        self.end
+    }
+
+    /// At least `len` bytes to write, behind what has been committed; what they hold is not specified. The first
+    /// ones are aligned to 16 bytes. Memory that was given out before is not valid any more.
+    ///
+    /// If there is no memory, the task fails with that reason whatever it returns, unless it asks again, for
+    /// less, and gets it.
+    #[inline]
+    pub fn reserve(&mut self, len: usize) -> Result<&mut [u8], Failure> {
+        let needed = self.end.checked_add(len).filter(|&needed| needed <= isize::MAX as usize);
+        let reserved = match needed {
+            // What is asked for first is probably all that will be.
+            Some(needed) if self.end == self.start => self.room.reserve_exactly(self.end, needed),
+            Some(needed) => self.room.reserve(self.end, needed),
+            None => Err(Error::payload(format!("{len} bytes more are more than an address space"))),
+        };
+        if let Err(error) = reserved {
+            let failure = Failure::new(-1, error.to_string());
+            self.lent = 0;
+            self.error = Some(error);
+            return Err(failure);
+        }
+        self.error = None;
+        self.lent = len;
+        Ok(self.room.span.bytes_mut(self.end, len))
+    }
+
+    /// Makes the first `len` of the bytes that were reserved part of the output.
+    pub fn commit(&mut self, len: usize) -> Result<(), Failure> {
+        if len > self.lent {
+            return Err(Failure::new(
+                -1,
+                format!("{len} bytes are committed of {} that were reserved", self.lent),
+            ));
+        }
+        self.end += len;
+        self.lent -= len;
+        Ok(())
+    }
+
+    /// Appends these bytes.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let room = self.reserve(bytes.len())?;
+        match (<&mut [u8; 8]>::try_from(&mut *room), <[u8; 8]>::try_from(bytes)) {
+            (Ok(room), Ok(word)) => *room = word, // the most common, without a call
+            _ => room.copy_from_slice(bytes),
+        }
+        self.end += bytes.len();
+        self.lent = 0;
+        Ok(())
+    }
+}
