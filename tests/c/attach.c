@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
     CHECK_OK(rp_register("shout", echo, NULL));
     CHECK_OK(rp_register_array("roots", 8, 8, square_roots, NULL));
     snprintf(name, sizeof name, "c-attach-%ld", (long)getpid());
-    rp_options_init(&options, sizeof options);
+    default_options(&options);
     options.name = name;
     options.guests_only = 1;
     CHECK_OK(rp_pool_new(&options, &pool));

@@ -442,8 +442,6 @@ int main(void) {
     buffers(pool);
     iterators(pool);
     queues(pool);
-    CHECK_OK(rp_pool_close(pool));
-    CHECK_OK(rp_pool_join(pool));
-    rp_pool_free(&pool);
+    finish(&pool);
     return 0;
 }

@@ -47,14 +47,33 @@ static inline const char *last_text(void) {
 
 #define CHECK_OK(call) CHECK_STATUS(call, RP_OK)
 
+/* Default options. Tools that keep books of all address space do not have enough for the default of each process. */
+static inline void default_options(rp_options *options) {
+    rp_options_init(options, sizeof *options);
+    if (getenv("RINGPOOL_C_SMALL") != NULL) {
+        options->memory_reserve = 256 << 20;
+    }
+}
+
 static inline rp_pool *start(uint32_t processes) {
     rp_options options;
     rp_pool *pool = NULL;
-    rp_options_init(&options, sizeof options);
+    default_options(&options);
     options.processes = processes;
     CHECK_OK(rp_pool_new(&options, &pool));
     CHECK(pool != NULL);
     return pool;
+}
+
+/* Ends a pool whose work is done. Under valgrind (RINGPOOL_C_SMALL) workers are not asked to leave: its children that were
+ * forked do not get through exit(). */
+static inline void finish(rp_pool **pool) {
+    if (getenv("RINGPOOL_C_SMALL") == NULL) {
+        CHECK_OK(rp_pool_close(*pool));
+        CHECK_OK(rp_pool_join(*pool));
+    }
+    rp_pool_free(pool);
+    CHECK(*pool == NULL);
 }
 
 static inline void pause_ms(long ms) {

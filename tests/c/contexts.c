@@ -26,7 +26,7 @@ static void run(uint32_t method, const char *const *command, const char *initial
     rp_pool *pool = NULL;
     rp_result *result = NULL;
     double numbers[] = {4, 9}, roots[2];
-    rp_options_init(&options, sizeof options);
+    default_options(&options);
     options.processes = 2;
     options.start_method = method;
     options.command = command;
@@ -44,9 +44,7 @@ static void run(uint32_t method, const char *const *command, const char *initial
     CHECK(roots[0] == 2 && roots[1] == 3);
     CHECK_STATUS(rp_apply(pool, "parent only", NULL, 0, &result), method == RP_START_FORK ? RP_OK : RP_UNKNOWN_TASK);
     rp_result_free(&result);
-    CHECK_OK(rp_pool_close(pool));
-    CHECK_OK(rp_pool_join(pool));
-    rp_pool_free(&pool);
+    finish(&pool);
 }
 
 int main(int argc, char **argv) {

@@ -112,7 +112,7 @@ static void retries(void) {
     rp_result *result = NULL;
     char path[100];
     snprintf(path, sizeof path, "/tmp/ringpool-c-%ld", (long)getpid());
-    rp_options_init(&options, sizeof options);
+    default_options(&options);
     options.processes = 1;
     options.retries = 1;
     CHECK_OK(rp_pool_new(&options, &pool));

@@ -92,7 +92,7 @@ static void replaced(void) {
     uint32_t living[4];
     size_t size = 0;
     int n, changes = 0;
-    rp_options_init(&options, sizeof options);
+    default_options(&options);
     options.processes = 1;
     options.max_tasks_per_child = 2;
     CHECK_OK(rp_pool_new(&options, &pool));
@@ -146,7 +146,7 @@ static void hardened(void) {
     rp_result *result = NULL;
     static char bytes[5000];
     size_t size;
-    rp_options_init(&options, sizeof options);
+    default_options(&options);
     options.processes = 2;
     options.hardened = 1;
     options.slots = 16;

@@ -47,8 +47,6 @@ int main(void) {
         rp_result_free(&result);
         rp_async_free(&results[n]);
     }
-    CHECK_OK(rp_pool_close(pool));
-    CHECK_OK(rp_pool_join(pool));
-    rp_pool_free(&pool);
+    finish(&pool);
     return 0;
 }

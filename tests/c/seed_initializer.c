@@ -46,7 +46,7 @@ int main(void) {
     CHECK_OK(rp_register("init_pool", init_pool, NULL));
     CHECK_OK(rp_register("no_init", no_init, NULL));
     CHECK_OK(rp_register("sum", sum, NULL));
-    rp_options_init(&options, sizeof options);
+    default_options(&options);
     options.processes = 5;
     options.initializer = "init_pool";
     options.initializer_input = &processes;

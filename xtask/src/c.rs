@@ -151,6 +151,55 @@ pub fn run(job: &Job) -> Result<(), String> {
     examples(job, &prefix, &base.join("examples"))
 }
 
+/// Programs whose workers need not leave by themselves: see `tests/c/README.md`.
+const UNDER_VALGRIND: [&str; 6] =
+    ["twice", "seed_apply_async", "seed_initializer", "calls", "errors", "threads"];
+
+/// The programs under valgrind, if there is one.
+pub fn valgrind(job: &Job) -> Result<(), String> {
+    if job.run(program("valgrind").arg("--version")).is_err() {
+        println!("there is no valgrind here: nothing was checked");
+        return Ok(());
+    }
+    // System calls by way of the C library, where the shim finds them. Flags are part of what cargo compares, so a
+    // directory of its own saves compiling all anew.
+    let target = root().join("target-valgrind");
+    job.run(
+        cargo("build --profile clib --package ringpool-ffi")
+            .env("RUSTFLAGS", "--cfg rustix_use_libc")
+            .env("CARGO_TARGET_DIR", &target),
+    )?;
+    let (built, tests) = (target.join("clib"), root().join("tests/c"));
+    let tools = tests.join("valgrind");
+    let shim = built.join("pidfd_shim.so");
+    let cc = |source: &Path, out: &Path| {
+        STRICT.iter().fold(program("cc").arg(source).arg("-o").arg(out), Cmd::arg)
+    };
+    job.run(cc(&tools.join("pidfd_broker.c"), &built.join("pidfd_broker")))?;
+    job.run(cc(&tools.join("pidfd_shim.c"), &shim).arg("-shared").arg("-fPIC"))?;
+    for name in UNDER_VALGRIND {
+        let out = built.join(name);
+        let compiled = cc(&tests.join(format!("{name}.c")), &out).arg("-std=c11").arg("-g").arg("-O1");
+        let compiled = compiled.arg(format!("-I{}", root().join("include").display()));
+        job.run(compiled.arg(built.join("libringpool.so")).arg("-lm").arg("-lpthread"))?;
+        let mut command = program(built.join("pidfd_broker")).arg(&shim).arg("valgrind").arg("-q");
+        for flag in
+            ["full", "definite", "definite"].iter().zip(LEAKS).map(|(what, flag)| format!("{flag}={what}"))
+        {
+            command = command.arg(flag);
+        }
+        let command = command.arg("--error-exitcode=9").arg(&out).env("RINGPOOL_C_SMALL", "1");
+        let soname = built.join("libringpool.so.1");
+        if !soname.exists() {
+            std::os::unix::fs::symlink("libringpool.so", &soname).map_err(|error| error.to_string())?;
+        }
+        run_limited(command.env("LD_LIBRARY_PATH", &built))?;
+    }
+    Ok(())
+}
+
+const LEAKS: [&str; 3] = ["--leak-check", "--show-leak-kinds", "--errors-for-leak-kinds"];
+
 /// The examples, made as their README says.
 fn examples(job: &Job, prefix: &Path, directory: &Path) -> Result<(), String> {
     std::fs::create_dir_all(directory).map_err(|error| error.to_string())?;

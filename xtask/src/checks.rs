@@ -39,6 +39,7 @@ pub const STEPS: &[Step] = &[
     Step { name: "bench", limit: 1800, run: bench },
     Step { name: "examples", limit: 900, run: examples::run },
     Step { name: "c", limit: 1800, run: c::run },
+    Step { name: "valgrind", limit: 1800, run: c::valgrind },
 ];
 
 /// Models of the lock-free parts, run in all interleavings with few preemptions.

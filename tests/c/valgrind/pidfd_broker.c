@@ -1,9 +1,9 @@
 /* Opens process handles for programs under a valgrind that does not know the system calls for that.
  *
- *     pidfd_broker PROGRAM ARGUMENT..
+ *     pidfd_broker SHIM PROGRAM ARGUMENT..
  *
- * Listens at an abstract address, which it puts into the environment, and runs the program, whose exit code it returns.
- * pidfd_shim.c asks it. It must not run under valgrind itself.
+ * Listens at an abstract address, which it puts into the environment, and runs the program with the shim (pidfd_shim.c)
+ * loaded, which asks it; its exit code is the program's. It must not run under valgrind itself.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -51,7 +51,7 @@ int main(int argc, char **argv) {
     int listener, ready[2], status = 0;
     pid_t program, self = getpid();
     struct pollfd wait[1];
-    if (argc < 2) {
+    if (argc < 3) {
         return 2;
     }
     snprintf(name, sizeof name, "ringpool-pidfd-%ld", (long)self);
@@ -65,7 +65,8 @@ int main(int argc, char **argv) {
     program = fork();
     if (program == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        execvp(argv[1], argv + 1);
+        setenv("LD_PRELOAD", argv[1], 1);
+        execvp(argv[2], argv + 2);
         _exit(127);
     }
     wait[0].fd = listener;
