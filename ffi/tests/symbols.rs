@@ -61,11 +61,13 @@ const SYMBOLS: &[&str] = &[
     "rp_worker_main_if_worker",
 ];
 
-/// Where cargo puts the library that it builds together with this test.
+/// The library, built: a test cannot be linked with one for C, so cargo does not build it for its sake.
 fn library() -> PathBuf {
+    let build = Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "ringpool-ffi"]).status();
+    assert!(build.expect("cargo").success());
     let test = std::env::current_exe().expect("this program's file");
-    let directory = test.ancestors().nth(2).expect("deps is in a directory");
-    directory.join("libringpool.so")
+    let target = test.ancestors().nth(3).expect("deps is in the profile's directory");
+    target.join("debug/libringpool.so")
 }
 
 fn output(program: &str, arguments: &[&str]) -> String {

@@ -291,7 +291,7 @@ where
     let mut scratch = Scratch::take();
     let mut serializer = Serializer::new(writer, scratch.acquire(), Share::new());
     match rkyv::api::serialize_using::<_, Failure>(value, &mut serializer) {
-        Ok(_) => Ok(serializer.into_writer().finish()),
+        Ok(_) => Ok(serializer.writer.written()), // where it is: a move would wait for its stores
         Err(_) => Err(serializer.writer.take_error().unwrap_or_else(|| unwritable::<T>())),
     }
 }

@@ -166,7 +166,7 @@ impl<'g> PayloadWriter<'g> {
 
     /// The memory that was written, and where the writing ended.
     #[inline]
-    pub(crate) fn finish(self) -> (Span, usize) {
+    pub(crate) fn written(&self) -> (Span, usize) {
         (self.span, self.used)
     }
 
