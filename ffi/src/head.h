@@ -46,8 +46,9 @@
  *
  * A task that a program in Rust registered with its types can be called, too, and such a program can call tasks in C: it sees
  * the bytes as rkyv archives, which for numbers, and tuples and structs of them without padding, are just these. For example
- * ringpool::register("add", |a: u64, b: u64| a + b) is called with 16 bytes and gives 8. See ringpool::raw in its
- * documentation.
+ * ringpool::register("add", |a: u64, b: u64| a + b) is called with 16 bytes and gives 8. Many items are such a task's only by
+ * rp_map_array() and its like: those of rp_map() may all have other sizes, which it does not know how to read
+ * (RP_BAD_PAYLOAD). See ringpool::raw in its documentation.
  *
  * THREADS
  *

@@ -114,6 +114,11 @@ fn compile(job: &Job, way: &Way, prefix: &Path, source: &Path, out: &Path) -> Re
     job.run(command.arg("-o").arg(out))
 }
 
+/// A program in C, linked with the shared library under `prefix`.
+pub fn compile_shared(job: &Job, prefix: &Path, source: &Path, out: &Path) -> Result<(), String> {
+    compile(job, &WAYS[0], prefix, source, out)
+}
+
 /// Runs a program under a time limit of its own.
 pub fn run_limited(command: Cmd) -> Result<(), String> {
     Job::new(LIMIT)?.run(command)

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the whole check of the project, step by step.
 
 use crate::c;
+use crate::conformance;
 use crate::examples;
 use crate::run::{Job, cargo, root};
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ pub const STEPS: &[Step] = &[
     Step { name: "examples", limit: 900, run: examples::run },
     Step { name: "c", limit: 1800, run: c::run },
     Step { name: "valgrind", limit: 1800, run: c::valgrind },
+    Step { name: "conformance", limit: 1200, run: conformance::run },
 ];
 
 /// Models of the lock-free parts, run in all interleavings with few preemptions.

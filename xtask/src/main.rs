@@ -3,6 +3,7 @@
 
 mod c;
 mod checks;
+mod conformance;
 mod examples;
 mod install;
 mod prove;
