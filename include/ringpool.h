@@ -69,8 +69,9 @@
  * workers, Ctrl-C is ignored, exit handlers are not run when a worker ends by itself. Output that stdio had not yet written
  * when the pool was started is written by a task that flushes it, too: call fflush(NULL) before rp_pool_new().
  *
- * A program may fork as it likes. In the child, handles of its parent are of no use: functions return RP_FORKED, the data of
- * results must not be touched, and freeing does nothing to the parent's pool.
+ * A program may fork as it likes. In the child, handles of its parent are of no use: functions that take a pool, a call, an
+ * iterator, a queue or a buffer return RP_FORKED, the data of results must not be touched, and freeing does nothing to the
+ * parent's pool.
  *
  * CRASHES
  *
@@ -347,7 +348,7 @@ typedef struct rp_options {
      */
     size_t size;
     /**
-     * How many workers; 0: one for each CPU that this process may use.
+     * How many workers, at most 1023; 0: one for each CPU that this process may use.
      */
     uint32_t processes;
     /**
@@ -381,7 +382,7 @@ typedef struct rp_options {
      */
     uint32_t retries;
     /**
-     * How many tasks may be on their way at once; 0: 1024. Who submits more waits.
+     * How many tasks may be on their way at once, 2 to 4194304; 0: 1024. Who submits more waits.
      */
     uint32_t slots;
     /**
@@ -430,7 +431,8 @@ typedef struct rp_result {
 
 /**
  * What is called when an output has come. All of a pool's callbacks run on one thread of their own, which does nothing else,
- * one after the other; rp_pool_join() waits for them. They may use the pool, but not join or free it.
+ * one after the other; rp_pool_join() waits for them. They may use the pool, but not join or free it. C++ exceptions must
+ * not leave them: the program would abort.
  *
  * Later versions append fields; size says which of them the program knows.
  */
@@ -466,6 +468,7 @@ typedef struct rp_callbacks {
  *
  * It may be given to any number of tasks, one after the other or at the same time, and be freed at any time: what a task
  * was given stays there until it is done. But it must not be written as long as a task that was given it is not done.
+ * While it is in use as items of one size, it cannot be mapped as items of another (RP_INVALID).
  * Later versions may append fields.
  */
 typedef struct rp_buffer {
@@ -498,7 +501,8 @@ typedef struct rp_bytes {
  * input is copied before the function is called again. Any other number ends the iterator with RP_INPUT_FAILED, after the
  * outputs of the inputs before it.
  *
- * It is called from within rp_imap(), rp_imap_unordered() and rp_iter_next(), in the thread that called those.
+ * It is called from within rp_imap(), rp_imap_unordered() and rp_iter_next(), in the thread that called those. It must not
+ * use or free the iterator, and C++ exceptions must not leave it: the program would abort.
  */
 typedef int32_t (*rp_next_fn)(void *userdata,
                               struct rp_bytes *item);
@@ -586,7 +590,8 @@ rp_status rp_output_commit(struct rp_output *output,
                            size_t size);
 
 /**
- * Appends size bytes to the output.
+ * Appends size bytes to the output, from elsewhere: memory that was reserved is not good any more then, nor is it to be
+ * copied from.
  */
 rp_status rp_output_write(struct rp_output *output,
                           const void *data,
@@ -695,7 +700,8 @@ rp_status rp_apply_into(const struct rp_pool *pool,
                         size_t *written);
 
 /**
- * Runs a task in a worker; the output can be fetched later. Waits for a slot if all are taken, and for nothing else.
+ * Runs a task in a worker; the output can be fetched later. Waits for a slot if all are taken, and for shared memory if
+ * inputs have it all, at most for the pool's patience; and for nothing else.
  *
  * callbacks may be NULL. pending may be NULL for who has callbacks, or does not care.
  */
@@ -808,7 +814,7 @@ rp_status rp_map_async(const struct rp_pool *pool,
 /**
  * Runs a task for each of count items of item_size bytes that lie side by side, and writes the outputs, result_size bytes
  * each, side by side to results. Outputs of another size are RP_BAD_PAYLOAD. If items fail, the status is that of the first
- * that failed, and what results holds is not specified.
+ * that failed, and what results holds is not specified. Items and results must not overlap.
  *
  * Costs one submission for each chunk and, with a task of rp_register_array(), one call for each chunk. chunksize 0 chooses
  * chunks of a quarter of each worker's share, and at most 256 KiB.
@@ -886,7 +892,9 @@ void rp_results_free(struct rp_results **results);
  * Runs a task for each input that next gives, as the outputs are asked for; outputs come in the order of the inputs.
  *
  * Lazy and bounded: at most four chunks for each worker, and at least sixteen, have been taken and not yet been returned.
- * chunksize inputs travel together; 0 is 1, which is right unless tasks are very short.
+ * chunksize inputs travel together; 0 is 1, which is right unless tasks are very short. While other calls have all slots,
+ * or all shared memory, and this iterator none, taking an input waits for them, here and in rp_iter_next(), whatever the
+ * timeout there, at most for the pool's patience.
  */
 rp_status rp_imap(const struct rp_pool *pool,
                   const char *task,
@@ -920,7 +928,7 @@ rp_status rp_iter_next(struct rp_iter *iter,
 void rp_iter_free(struct rp_iter **iter);
 
 /**
- * An rp_next_fn whose userdata is an rp_items: rp_imap(pool, "task", rp_items_next, &items, 0, &iter).
+ * An rp_next_fn whose userdata is an rp_items (a NULL in the place of items is RP_INPUT_FAILED): rp_imap(pool, "task", rp_items_next, &items, 0, &iter).
  */
 int32_t rp_items_next(void *items,
                       struct rp_bytes *item);

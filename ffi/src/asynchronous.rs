@@ -11,7 +11,8 @@ use engine::raw::{MapPending, Pending};
 use std::ffi::c_void;
 
 /// What is called when an output has come. All of a pool's callbacks run on one thread of their own, which does nothing else,
-/// one after the other; rp_pool_join() waits for them. They may use the pool, but not join or free it.
+/// one after the other; rp_pool_join() waits for them. They may use the pool, but not join or free it. C++ exceptions must
+/// not leave them: the program would abort.
 ///
 /// Later versions append fields; size says which of them the program knows.
 #[repr(C)]
@@ -127,6 +128,14 @@ impl rp_async {
         unsafe { Self::give(Later::Many(pending), place) };
     }
 
+    fn check_process(&self) -> Result<(), Failed> {
+        match &self.0 {
+            Later::One(pending) => pending.check_process()?,
+            Later::Many(pending) => pending.check_process()?,
+        }
+        Ok(())
+    }
+
     unsafe fn give(later: Later, out: *mut *mut rp_async) {
         if let Ok(place) = place(out, "pending") {
             // SAFETY: the caller's promise.
@@ -141,6 +150,7 @@ pub unsafe extern "C" fn rp_async_wait(pending: *const rp_async, timeout: f64) -
     boundary(|| {
         // SAFETY: a handle, as the header says.
         let later = unsafe { reference(pending, "pending") }?;
+        later.check_process()?;
         let limit = self::timeout(timeout);
         let done = match &later.0 {
             Later::One(pending) => pending.wait(limit),
@@ -216,6 +226,7 @@ pub unsafe extern "C" fn rp_async_successful(pending: *const rp_async, successfu
         // SAFETY: a handle, as the header says.
         let later = unsafe { reference(pending, "pending") }?;
         let place = place(successful, "successful")?;
+        later.check_process()?;
         let known = match &later.0 {
             Later::One(pending) => pending.successful(),
             Later::Many(pending) => pending.successful(),
@@ -235,6 +246,7 @@ pub unsafe extern "C" fn rp_async_cancel(pending: *const rp_async, cancelled: *m
     boundary(|| {
         // SAFETY: a handle, as the header says.
         let later = unsafe { reference(pending, "pending") }?;
+        later.check_process()?;
         let any = match &later.0 {
             Later::One(pending) => pending.cancel(),
             Later::Many(pending) => pending.cancel(),

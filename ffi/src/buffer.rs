@@ -12,6 +12,7 @@ use std::ffi::c_void;
 ///
 /// It may be given to any number of tasks, one after the other or at the same time, and be freed at any time: what a task
 /// was given stays there until it is done. But it must not be written as long as a task that was given it is not done.
+/// While it is in use as items of one size, it cannot be mapped as items of another (RP_INVALID).
 /// Later versions may append fields.
 #[repr(C)]
 pub struct rp_buffer {

@@ -67,7 +67,8 @@ pub unsafe extern "C" fn rp_apply_into(
     })
 }
 
-/// Runs a task in a worker; the output can be fetched later. Waits for a slot if all are taken, and for nothing else.
+/// Runs a task in a worker; the output can be fetched later. Waits for a slot if all are taken, and for shared memory if
+/// inputs have it all, at most for the pool's patience; and for nothing else.
 ///
 /// callbacks may be NULL. pending may be NULL for who has callbacks, or does not care.
 #[unsafe(no_mangle)]

@@ -69,8 +69,9 @@
  * workers, Ctrl-C is ignored, exit handlers are not run when a worker ends by itself. Output that stdio had not yet written
  * when the pool was started is written by a task that flushes it, too: call fflush(NULL) before rp_pool_new().
  *
- * A program may fork as it likes. In the child, handles of its parent are of no use: functions return RP_FORKED, the data of
- * results must not be touched, and freeing does nothing to the parent's pool.
+ * A program may fork as it likes. In the child, handles of its parent are of no use: functions that take a pool, a call, an
+ * iterator, a queue or a buffer return RP_FORKED, the data of results must not be touched, and freeing does nothing to the
+ * parent's pool.
  *
  * CRASHES
  *

@@ -10,17 +10,78 @@ use crate::status::rp_status;
 use engine::raw::{Iter, Order, Source};
 use engine::{Error, ErrorKind};
 use std::ffi::{c_char, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
 /// Gives the next input of an iterator: writes where it is to item, and returns 1; or returns 0 if there is no more. The
 /// input is copied before the function is called again. Any other number ends the iterator with RP_INPUT_FAILED, after the
 /// outputs of the inputs before it.
 ///
-/// It is called from within rp_imap(), rp_imap_unordered() and rp_iter_next(), in the thread that called those.
+/// It is called from within rp_imap(), rp_imap_unordered() and rp_iter_next(), in the thread that called those. It must not
+/// use or free the iterator, and C++ exceptions must not leave it: the program would abort.
 pub type rp_next_fn = Option<unsafe extern "C-unwind" fn(userdata: *mut c_void, item: *mut rp_bytes) -> i32>;
 
 /// Outputs that come one after the other. Threads that ask at the same time wait for each other.
-pub struct rp_iter(Mutex<Iter<Inputs>>);
+pub struct rp_iter {
+    turn: Mutex<Turn>,
+    /// Somebody's turn has ended.
+    ended: Condvar,
+}
+
+struct Turn {
+    /// `None` while somebody asks for an output.
+    iter: Option<Iter<Inputs>>,
+    /// Who.
+    thread: Option<ThreadId>,
+}
+
+/// The iterator, as long as it is this thread's turn; it is put back whatever happens.
+struct Taken<'a> {
+    of: &'a rp_iter,
+    iter: Option<Iter<Inputs>>,
+}
+
+impl rp_iter {
+    fn lock(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for this thread's turn, at most until `deadline`.
+    fn take(&self, deadline: Option<Instant>) -> Result<Taken<'_>, Failed> {
+        let me = std::thread::current().id();
+        let mut turn = self.lock();
+        loop {
+            if let Some(iter) = turn.iter.take() {
+                turn.thread = Some(me);
+                return Ok(Taken { of: self, iter: Some(iter) });
+            }
+            if turn.thread == Some(me) {
+                return Err(Failed::invalid(
+                    "the function that gives inputs asks its own iterator for an output",
+                ));
+            }
+            turn = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.ended.wait(turn).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => {
+                    let text = "another thread was asking for an output all the time";
+                    return Err(Failed::Ours(rp_status::RP_TIMEOUT, text.to_owned()));
+                }
+                Some(left) => self.ended.wait_timeout(turn, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut turn = self.of.lock();
+        turn.iter = self.iter.take();
+        turn.thread = None;
+        drop(turn);
+        self.of.ended.notify_one();
+    }
+}
 
 /// C's source of inputs.
 struct Inputs {
@@ -68,8 +129,10 @@ unsafe fn start(
         let next = next.ok_or_else(|| Failed::null("next"))?;
         let place = place(iter, "iter")?;
         let iter = caller.imap(name, Inputs { next, userdata }, chunksize.max(1), order)?;
+        let turn = Mutex::new(Turn { iter: Some(iter), thread: None });
+        let iter = rp_iter { turn, ended: Condvar::new() };
         // SAFETY: the caller's place.
-        unsafe { place.put(Box::into_raw(Box::new(rp_iter(Mutex::new(iter))))) };
+        unsafe { place.put(Box::into_raw(Box::new(iter))) };
         Ok(())
     })
 }
@@ -77,7 +140,9 @@ unsafe fn start(
 /// Runs a task for each input that next gives, as the outputs are asked for; outputs come in the order of the inputs.
 ///
 /// Lazy and bounded: at most four chunks for each worker, and at least sixteen, have been taken and not yet been returned.
-/// chunksize inputs travel together; 0 is 1, which is right unless tasks are very short.
+/// chunksize inputs travel together; 0 is 1, which is right unless tasks are very short. While other calls have all slots,
+/// or all shared memory, and this iterator none, taking an input waits for them, here and in rp_iter_next(), whatever the
+/// timeout there, at most for the pool's patience.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rp_imap(
     pool: *const rp_pool,
@@ -117,7 +182,12 @@ pub unsafe extern "C" fn rp_iter_next(
         // SAFETY: a handle, as the header says.
         let iter = unsafe { reference(iter.cast_const(), "iter") }?;
         let place = place(result, "result")?;
-        let next = iter.0.lock().unwrap_or_else(PoisonError::into_inner).next(self::timeout(timeout));
+        let limit = self::timeout(timeout);
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut taken = iter.take(deadline)?;
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let next = taken.iter.as_mut().and_then(|iter| iter.next(left));
+        drop(taken);
         match next {
             None => Err(Failed::Ours(rp_status::RP_END, "there are no more outputs".to_owned())),
             Some(Ok(bytes)) => {
@@ -155,16 +225,19 @@ pub struct rp_items {
     pub next: usize,
 }
 
-/// An rp_next_fn whose userdata is an rp_items: rp_imap(pool, "task", rp_items_next, &items, 0, &iter).
+/// An rp_next_fn whose userdata is an rp_items (a NULL in the place of items is RP_INPUT_FAILED): rp_imap(pool, "task", rp_items_next, &items, 0, &iter).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn rp_items_next(items: *mut c_void, item: *mut rp_bytes) -> i32 {
-    quiet(0, || {
+    quiet(-1, || {
         // SAFETY: the userdata that the header asks for.
         let (Some(items), false) = (unsafe { items.cast::<rp_items>().as_mut() }, item.is_null()) else {
-            return 0;
+            return -1;
         };
-        if items.next >= items.count || items.items.is_null() {
+        if items.next >= items.count {
             return 0;
+        }
+        if items.items.is_null() {
+            return -1;
         }
         // SAFETY: there are so many items, as C says, and a place for one.
         unsafe { item.write(items.items.add(items.next).read()) };

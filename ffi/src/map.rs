@@ -97,7 +97,7 @@ pub unsafe extern "C" fn rp_map_async(
 
 /// Runs a task for each of count items of item_size bytes that lie side by side, and writes the outputs, result_size bytes
 /// each, side by side to results. Outputs of another size are RP_BAD_PAYLOAD. If items fail, the status is that of the first
-/// that failed, and what results holds is not specified.
+/// that failed, and what results holds is not specified. Items and results must not overlap.
 ///
 /// Costs one submission for each chunk and, with a task of rp_register_array(), one call for each chunk. chunksize 0 chooses
 /// chunks of a quarter of each worker's share, and at most 256 KiB.
@@ -119,6 +119,16 @@ pub unsafe extern "C" fn rp_map_array(
         let size = size.ok_or_else(|| {
             Failed::invalid(format!("{count} results of {result_size} bytes do not fit into memory"))
         })?;
+        let (from, to) = (items.addr(), results.addr());
+        if size > 0
+            && count > 0
+            && from < to.saturating_add(size)
+            && to < from.saturating_add(count * item_size)
+        {
+            return Err(Failed::invalid(
+                "items and results overlap: results come while items are still to be read",
+            ));
+        }
         // SAFETY: memory of the caller, as the header says. It is written only.
         let results = unsafe { slice_mut(results.cast::<u8>(), size, "results") }?;
         caller.map_into(name, array, result_size, results, chosen(chunksize))?;

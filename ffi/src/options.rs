@@ -23,7 +23,7 @@ pub const RP_START_FORKSERVER: u32 = 2;
 pub struct rp_options {
     /// sizeof(rp_options); rp_options_init() sets it.
     pub size: usize,
-    /// How many workers; 0: one for each CPU that this process may use.
+    /// How many workers, at most 1023; 0: one for each CPU that this process may use.
     pub processes: u32,
     /// RP_START_FORK, RP_START_SPAWN or RP_START_FORKSERVER.
     pub start_method: u32,
@@ -41,7 +41,7 @@ pub struct rp_options {
     pub max_tasks_per_child: u64,
     /// How often a task is started again after its worker died under it: 0 to 14.
     pub retries: u32,
-    /// How many tasks may be on their way at once; 0: 1024. Who submits more waits.
+    /// How many tasks may be on their way at once, 2 to 4194304; 0: 1024. Who submits more waits.
     pub slots: u32,
     /// Seconds to wait for a slot or for shared memory while others have it all; 0: ten minutes.
     pub patience: f64,

@@ -35,7 +35,9 @@ pub unsafe extern "C" fn rp_pool_new(options: *const rp_options, pool: *mut *mut
 pub unsafe extern "C" fn rp_pool_close(pool: *const rp_pool) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, as the header says.
-        unsafe { reference(pool, "pool") }?.pool.close();
+        let pool = unsafe { reference(pool, "pool") }?;
+        pool.caller.check_process()?;
+        pool.pool.close();
         Ok(())
     })
 }
@@ -45,7 +47,9 @@ pub unsafe extern "C" fn rp_pool_close(pool: *const rp_pool) -> rp_status {
 pub unsafe extern "C" fn rp_pool_terminate(pool: *const rp_pool) -> rp_status {
     boundary(|| {
         // SAFETY: a handle, as the header says.
-        unsafe { reference(pool, "pool") }?.pool.terminate();
+        let pool = unsafe { reference(pool, "pool") }?;
+        pool.caller.check_process()?;
+        pool.pool.terminate();
         Ok(())
     })
 }
@@ -88,6 +92,7 @@ pub unsafe extern "C" fn rp_pool_worker_pids(
         // SAFETY: a handle and memory, as the header says.
         let (pool, pids) = unsafe { (reference(pool, "pool")?, slice_mut(pids, capacity, "pids")?) };
         let count = place(count, "count")?;
+        pool.caller.check_process()?;
         let living = pool.pool.worker_pids();
         for (place, &pid) in pids.iter_mut().zip(&living) {
             *place = pid;

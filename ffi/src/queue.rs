@@ -42,6 +42,10 @@ pub unsafe extern "C" fn rp_queue_submit(
     submitted: *mut usize,
 ) -> rp_status {
     boundary(|| {
+        if let Ok(place) = place(submitted, "submitted") {
+            // SAFETY: the caller's place.
+            unsafe { place.put(0) }; // whatever is wrong with the rest
+        }
         // SAFETY: a handle, a string and inputs, as the header says.
         let (queue, name, items) =
             unsafe { (reference(queue, "queue")?, name(task)?, inputs(items, count)?) };

@@ -94,7 +94,10 @@ pub unsafe extern "C" fn rp_results_tag(
         // SAFETY: a handle, as the header says.
         let results = &unsafe { reference(results, "results") }?.0;
         let place = place(tag, "tag")?;
-        let tag = results.tag(index).ok_or_else(|| outside(index, results.len()))?;
+        let tag = results.tag(index).ok_or_else(|| match index < results.len() {
+            true => Failed::invalid("these results are not from a queue: they have no tags"),
+            false => outside(index, results.len()),
+        })?;
         // SAFETY: the caller's place.
         unsafe { place.put(tag) };
         Ok(())

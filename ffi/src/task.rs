@@ -80,7 +80,7 @@ pub unsafe extern "C" fn rp_register(
         // SAFETY: a string, as the header says.
         let name = unsafe { text(name, "name") }?;
         let task = task.ok_or_else(|| Failed::null("task"))?;
-        let words = [task as usize, userdata.addr()];
+        let words = [task as usize, userdata.addr(), 0, 0];
         let userdata = Userdata(userdata);
         let function = Function::new(move |input, output| {
             let output = std::ptr::from_mut(output).cast::<Output<'static, 'static>>();
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn rp_register_array(
         if item_size == 0 {
             return Err(Failed::invalid("item_size is 0"));
         }
-        let words = [task as usize, userdata.addr()];
+        let words = [task as usize, userdata.addr(), item_size, result_size];
         let userdata = Userdata(userdata);
         let function =
             Function::array(item_size, result_size, move |Batch { items, count, values, .. }| {
@@ -142,9 +142,12 @@ pub unsafe extern "C" fn rp_register_array(
 /// # Safety
 ///
 /// It is NULL or that of a task that runs.
-unsafe fn writer<'a>(output: *mut rp_output) -> Option<&'a mut Output<'static, 'static>> {
+unsafe fn writer<'a>(output: *mut rp_output) -> Result<&'a mut Output<'static, 'static>, Failed> {
     // SAFETY: the caller's promise: the task runs, so both are there, and nobody else uses them.
-    unsafe { output.as_mut()?.output?.as_mut() }
+    let output = unsafe { output.as_mut() }.ok_or_else(|| Failed::null("output"))?;
+    // SAFETY: as above.
+    let writer = output.output.and_then(|writer| unsafe { writer.as_mut() });
+    writer.ok_or_else(|| Failed::invalid("the results of a task for arrays have their place already"))
 }
 
 /// Shared memory for at least size bytes of output behind those that have been committed; NULL if there is none. The first
@@ -157,7 +160,7 @@ pub unsafe extern "C" fn rp_output_reserve(output: *mut rp_output, size: usize) 
     quiet(std::ptr::null_mut(), || {
         // SAFETY: as the header says.
         let writer = unsafe { writer(output) };
-        let room = writer.and_then(|writer| writer.reserve(size).ok());
+        let room = writer.ok().and_then(|writer| writer.reserve(size).ok());
         room.map_or(std::ptr::null_mut(), |room| room.as_mut_ptr().cast())
     })
 }
@@ -167,12 +170,13 @@ pub unsafe extern "C" fn rp_output_reserve(output: *mut rp_output, size: usize) 
 pub unsafe extern "C" fn rp_output_commit(output: *mut rp_output, size: usize) -> rp_status {
     boundary(|| {
         // SAFETY: as the header says.
-        let writer = unsafe { writer(output) }.ok_or_else(|| Failed::null("output"))?;
+        let writer = unsafe { writer(output) }?;
         writer.commit(size).map_err(|failure| Failed::invalid(failure.message))
     })
 }
 
-/// Appends size bytes to the output.
+/// Appends size bytes to the output, from elsewhere: memory that was reserved is not good any more then, nor is it to be
+/// copied from.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rp_output_write(
     output: *mut rp_output,
@@ -181,8 +185,7 @@ pub unsafe extern "C" fn rp_output_write(
 ) -> rp_status {
     boundary(|| {
         // SAFETY: as the header says.
-        let (writer, data) = unsafe { (writer(output), bytes(data, size, "data")?) };
-        let writer = writer.ok_or_else(|| Failed::null("output"))?;
+        let (writer, data) = unsafe { (writer(output)?, bytes(data, size, "data")?) };
         writer.write(data).map_err(|failure| Failed::Ours(rp_status::RP_NO_MEMORY, failure.message))
     })
 }

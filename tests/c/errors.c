@@ -119,8 +119,8 @@ static void nulls(rp_pool *pool) {
     CHECK(rp_results_count(NULL) == 0);
     CHECK(rp_pool_processes(NULL) == 0);
     CHECK(!rp_async_ready(NULL));
-    CHECK(rp_items_next(NULL, &item) == 0);
-    CHECK(rp_items_next(&items, &item) == 0);
+    CHECK(rp_items_next(NULL, &item) == -1);
+    CHECK(rp_items_next(&items, &item) == -1);
     CHECK(!rp_is_worker());
     rp_options_init(NULL, sizeof(rp_options));
     CHECK(no_pool == NULL && !result && !results && !later && !iter && !queue && !buffer && !data);

@@ -186,13 +186,13 @@ impl Client {
         self.take_back(&mut self.lock(), theirs, None);
     }
 
-    /// The same, and the sink is told that these have failed with `error`.
-    pub(crate) fn recall(&self, sink: &Arc<dyn Sink>, error: &Error) {
+    /// The same, and the sink is told that these have failed with `error`. Whether there was one.
+    pub(crate) fn recall(&self, sink: &Arc<dyn Sink>, error: &Error) -> bool {
         let theirs = |to: &Target| matches!(to, Target::Sink(to) if Arc::ptr_eq(to, sink));
-        self.take_back(&mut self.lock(), theirs, Some(error));
+        self.take_back(&mut self.lock(), theirs, Some(error))
     }
 
-    fn take_back(&self, state: &mut Books, theirs: impl Fn(&Target) -> bool, tell: Option<&Error>) {
+    fn take_back(&self, state: &mut Books, theirs: impl Fn(&Target) -> bool, tell: Option<&Error>) -> bool {
         let mut taken = false;
         for number in 0..state.fresh {
             let entry = &state.entries[number as usize];
@@ -208,6 +208,7 @@ impl Client {
         if taken {
             self.wake_sleepers(state); // somebody may wait for a slot
         }
+        taken
     }
 
     pub(super) fn take_slot(&self, state: &mut Books) -> Option<u32> {

@@ -137,6 +137,11 @@ impl Caller {
         Queue::new(&self.inner)
     }
 
+    /// Refuses use by a forked child, which has no part in the pool.
+    pub fn check_process(&self) -> Result<()> {
+        self.inner.check_process()
+    }
+
     /// Memory of this size to fill in place.
     pub fn buffer(&self, size: usize) -> Result<Buffer> {
         self.inner.check_process()?;
@@ -172,6 +177,11 @@ impl Pending {
     /// Whether the call succeeded; `None` while there is no output.
     pub fn successful(&self) -> Option<bool> {
         self.result.successful()
+    }
+
+    /// Refuses use by a forked child, which has no part in the pool.
+    pub fn check_process(&self) -> Result<()> {
+        self.result.inner().check_process()
     }
 
     /// Takes the call back if no worker has started it: then its error is [`ErrorKind::Cancelled`]. Whether it was.

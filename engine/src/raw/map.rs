@@ -184,6 +184,7 @@ pub(super) fn buffer(
     item_size: usize,
     chunksize: Option<usize>,
 ) -> Result<MapPending> {
+    inner.check_running()?; // before the buffer is written to, which a forked child does not have
     let (args, count) = items.items(&inner.client, item_size)?;
     let feed = Feed::new(inner, name, count)?;
     for (first, end) in chunks(count, chunk(inner, count, chunksize)?) {
@@ -318,16 +319,19 @@ impl MapPending {
         done.then(|| self.get(None).is_ok_and(|results| results.first_error().is_none()))
     }
 
+    /// Refuses use by a forked child, which has no part in the pool.
+    pub fn check_process(&self) -> Result<()> {
+        self.inner.check_process()
+    }
+
     /// Takes back the chunks that no worker has started: their items' error is [`ErrorKind::Cancelled`]. Whether
     /// there was one.
     pub fn cancel(&self) -> bool {
         if self.inner.check_process().is_err() {
             return false;
         }
-        let before = self.sink.left();
         let sink: Arc<dyn Sink> = self.sink.clone();
-        self.inner.client.recall(&sink, &ErrorKind::Cancelled.into());
-        self.sink.left() < before
+        self.inner.client.recall(&sink, &ErrorKind::Cancelled.into())
     }
 
     /// Has `f` called with all outputs when they have come, on the pool's thread for callbacks. Not called for no

@@ -18,7 +18,7 @@ pub fn register(name: &str, function: Function) -> Result<()> {
 /// A function over bytes.
 pub struct Function {
     run: Run,
-    identity: Option<[usize; 2]>,
+    identity: Option<[usize; 4]>,
 }
 
 type Single<'f> = dyn Fn(&[u8], &mut Output<'_, '_>) -> Result<(), Failure> + 'f;
@@ -92,11 +92,11 @@ impl Function {
     }
 
     /// Says that all functions with these words are the same, so that they may be registered more than once.
-    pub fn identity(self, words: [usize; 2]) -> Self {
+    pub fn identity(self, words: [usize; 4]) -> Self {
         Function { identity: Some(words), ..self }
     }
 
-    pub(crate) fn said_identity(&self) -> Option<[usize; 2]> {
+    pub(crate) fn said_identity(&self) -> Option<[usize; 4]> {
         self.identity
     }
 

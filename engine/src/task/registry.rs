@@ -28,7 +28,7 @@ enum Identity {
     /// The type of a function of Rust; addresses of code are neither unique nor the only ones.
     Type(TypeId),
     /// What the [registrant](Function::identity) says; `None` is like no other.
-    Said(Option<[usize; 2]>),
+    Said(Option<[usize; 4]>),
 }
 
 /// A function that a worker can call.

@@ -488,10 +488,10 @@ fn outlive() {
 }
 
 fn twice() {
-    let one = || Function::new(|_, _| Ok(())).identity([1, 2]);
+    let one = || Function::new(|_, _| Ok(())).identity([1, 2, 0, 0]);
     raw::register("raw twice", one()).unwrap();
     raw::register("raw twice", one()).unwrap();
-    assert!(raw::register("raw twice", Function::new(|_, _| Ok(())).identity([1, 3])).is_err());
+    assert!(raw::register("raw twice", Function::new(|_, _| Ok(())).identity([1, 3, 0, 0])).is_err());
     assert!(raw::register("raw twice", Function::new(|_, _| Ok(()))).is_err());
     assert!(ringpool::register("raw twice", add).is_err());
     assert!(raw::register("typed add", one()).is_err());
