@@ -158,15 +158,15 @@ def good(data):
 
 class Client:
     def __init__(self, library, worker):
-        self.library = load(library)
+        self.rp = load(library)
         self.command = (c_char_p * 2)(worker.encode(), None)
         self.pool = self.start("shared")
 
     def check(self, status):
-        assert status == OK, self.library.rp_last_error().contents.text
+        assert status == OK, self.rp.rp_last_error().contents.text
 
     def bad(self, status):
-        error = self.library.rp_last_error().contents
+        error = self.rp.rp_last_error().contents
         assert error.status == status, (error.status, status)
         text = error.text.decode()
         if status == TASK_FAILED:
@@ -180,7 +180,7 @@ class Client:
 
     def start(self, kind):
         options = Options()
-        self.library.rp_options_init(byref(options), sizeof(options))
+        self.rp.rp_options_init(byref(options), sizeof(options))
         options.processes = 1 if kind == "single" else 2
         options.start_method = START_SPAWN
         options.command = self.command
@@ -191,43 +191,43 @@ class Client:
             options.initializer_input = b"set"
             options.initializer_size = 3 if kind == "set_up" else 0
         pool = c_void_p()
-        self.check(self.library.rp_pool_new(byref(options), byref(pool)))
+        self.check(self.rp.rp_pool_new(byref(options), byref(pool)))
         if kind == "closed":
-            self.check(self.library.rp_pool_close(pool))
+            self.check(self.rp.rp_pool_close(pool))
         elif kind == "terminated":
-            self.check(self.library.rp_pool_terminate(pool))
+            self.check(self.rp.rp_pool_terminate(pool))
         return pool
 
     def one(self, status, result):
         if status != OK:
             return [self.bad(status)]
         outcome = good(string_at(result.contents.data, result.contents.size))
-        self.library.rp_result_free(byref(result))
+        self.rp.rp_result_free(byref(result))
         assert not result
         return [outcome]
 
     def item(self, results, index):
         data, size = c_void_p(), c_size_t()
-        status = self.library.rp_results_get(results, index, byref(data), byref(size))
+        status = self.rp.rp_results_get(results, index, byref(data), byref(size))
         return good(string_at(data, size.value)) if status == OK else self.bad(status)
 
     def each(self, status, results):
         if status != OK:
             return [self.bad(status)]
-        outcomes = [self.item(results, index) for index in range(self.library.rp_results_count(results))]
-        self.library.rp_results_free(byref(results))
+        outcomes = [self.item(results, index) for index in range(self.rp.rp_results_count(results))]
+        self.rp.rp_results_free(byref(results))
         return outcomes
 
     def wait_for_each(self, status, pending):
         results = c_void_p()
         if status == OK:
-            status = self.library.rp_async_results(pending, FOREVER, byref(results))
+            status = self.rp.rp_async_results(pending, FOREVER, byref(results))
         outcomes = self.each(status, results)
-        self.library.rp_async_free(byref(pending))
+        self.rp.rp_async_free(byref(pending))
         return outcomes
 
     def run(self, pool, call, task, items):
-        library, how, rest = self.library, call[0], call[1:]
+        library, how, rest = self.rp, call[0], call[1:]
         array, kept = in_memory(items)
         if how == "apply":
             result = POINTER(Bytes)()
@@ -261,7 +261,7 @@ class Client:
         return self.later(pool, how, task, items[0], float(rest[0]) if how == "timeout" else FOREVER)
 
     def stream(self, pool, how, task, array, count, chunk):
-        library = self.library
+        library = self.rp
         start = library.rp_imap if how == "imap" else library.rp_imap_unordered
         source, iterator = Items(array, count, 0), c_void_p()
         status = start(pool, task, cast(library.rp_items_next, c_void_p), byref(source), chunk, byref(iterator))
@@ -278,7 +278,7 @@ class Client:
         return outcomes if how == "imap" else sorted(outcomes)
 
     def batch(self, pool, task, array, count):
-        library, queue, submitted = self.library, c_void_p(), c_size_t()
+        library, queue, submitted = self.rp, c_void_p(), c_size_t()
         self.check(library.rp_queue_new(pool, byref(queue)))
         self.check(library.rp_queue_submit(queue, task, array, None, count, byref(submitted)))
         outcomes = {}
@@ -298,7 +298,7 @@ class Client:
         return [outcomes[tag] for tag in range(count)]
 
     def later(self, pool, how, task, item, timeout):
-        library, before, pending = self.library, c_void_p(), c_void_p()
+        library, before, pending = self.rp, c_void_p(), c_void_p()
         result = POINTER(Bytes)()
         if how == "cancel":
             self.check(library.rp_apply_async(pool, task, item, len(item), None, byref(before)))
@@ -323,7 +323,7 @@ class Client:
         own = None if kind == "shared" else self.start(kind)
         outcomes = self.run(own or self.pool, call.split(), task.encode(), parse(inputs))
         if own:
-            self.library.rp_pool_free(byref(own))
+            self.rp.rp_pool_free(byref(own))
         print(name, ";".join(outcomes) if outcomes else "none", sep="\t", flush=True)
 
 
@@ -334,7 +334,7 @@ def main():
         for line in lines:
             if line.strip() and not line.startswith("#"):
                 client.case([field.strip() for field in line.split("|")], language)
-    client.library.rp_pool_free(byref(client.pool))
+    client.rp.rp_pool_free(byref(client.pool))
 
 
 main()
