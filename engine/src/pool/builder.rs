@@ -108,8 +108,7 @@ impl Builder {
     /// A function over [bytes](crate::raw) that each worker calls in the same way, with these bytes.
     pub fn raw_initializer(mut self, name: raw::Name, input: Vec<u8>) -> Self {
         self.initializer = Some(Box::new(move |client: &Client| {
-            let args = Args::filled(&client.arena, input.len(), |block| block.copy_from_slice(&input))?;
-            Ok((FuncWord::new(name.func())?, args))
+            Ok((FuncWord::new(name.func())?, Args::of_bytes(&client.arena, &input)?))
         }));
         self
     }

@@ -74,7 +74,7 @@ impl Inner {
     }
 
     /// An iterator has taken its last input.
-    pub(super) fn end_stream(&self) {
+    pub(crate) fn end_stream(&self) {
         self.streams.fetch_sub(1, Private::AcqRel);
         // A closing pool may have waited for this; one that is closed this very moment finds it with its next tick.
         // One that runs on must not have its supervisor woken for each of many short iterations.

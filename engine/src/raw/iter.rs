@@ -357,8 +357,7 @@ impl<S: Source> Iter<S> {
 
     fn end(&mut self) {
         if self.source.take().is_some() {
-            self.inner.streams.fetch_sub(1, Private::AcqRel);
-            self.inner.control.nudge(); // a closing pool may have waited for this
+            self.inner.end_stream();
         }
     }
 }
@@ -370,8 +369,7 @@ impl<S> Drop for Iter<S> {
         }
         self.inner.client.close_stream(self.stream);
         if self.source.is_some() {
-            self.inner.streams.fetch_sub(1, Private::AcqRel);
-            self.inner.control.nudge();
+            self.inner.end_stream();
         }
     }
 }
