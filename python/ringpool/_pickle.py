@@ -103,9 +103,10 @@ def _rebuild_memoryview(data: Any, format: Any, shape: tuple[int, ...], readonly
 
 
 def dump_chunks(obj: object, buffers: list[pickle.PickleBuffer]) -> list[Any]:
-    """The stream of `obj` in parts that belong one after the other; large bytes objects are parts as they are.
+    """The stream of `obj` in parts that belong one after the other.
 
-    What `obj` has of buffers (arrays of numpy, say) is appended to `buffers` instead.
+    Large bytes objects are parts as they are. What `obj` has of buffers (arrays of numpy, say) is
+    appended to `buffers` instead.
     """
     if _connection._ForkingPickler is not ForkingPickler:
         # A reducer that the program has put in the place of multiprocessing's.
@@ -269,7 +270,7 @@ def dump_function(func: object, main: MainModule | None = None) -> tuple[bytes, 
 
 
 def dump_arguments(arguments: object, buffers: list[pickle.PickleBuffer]) -> bytes:
-    """`dumps`; what pickle refuses (a lambda among the arguments) is left to cloudpickle, if that is installed."""
+    """`dumps`; what pickle refuses (a lambda, say) is left to cloudpickle, if that is installed."""
     try:
         return dumps(arguments, buffers)
     except Exception as error:
