@@ -162,7 +162,7 @@ impl Supervisor {
                             channel
                         });
                         self.orphans.push(Orphan { index, incarnation, channel });
-                        self.bury_orphan(index, ORPHAN_LIMIT)
+                        self.bury_orphan(index, ORPHAN_LIMIT) && !self.launcher.is_foreign()
                     };
                     tries += 1;
                     if tries == TEMPLATE_TRIES || !again {
