@@ -45,6 +45,7 @@ pub struct Builder {
     max_tasks_per_child: Option<u64>,
     context: Context,
     command: Option<Vec<OsString>>,
+    launcher: Option<Box<dyn raw::Launcher>>,
     slots: u32,
     reserve: u64,
     quota: Option<u64>,
@@ -64,6 +65,7 @@ impl Default for Builder {
             max_tasks_per_child: None,
             context: Context::default(),
             command: None,
+            launcher: None,
             slots: 1024,
             reserve: 16 << 30,
             quota: None,
@@ -132,6 +134,16 @@ impl Builder {
     /// How workers are started. Default: [`Context::Fork`].
     pub fn context(mut self, context: Context) -> Self {
         self.context = context;
+        self
+    }
+
+    /// Has workers started by somebody else: see [`Launcher`](raw::Launcher).
+    ///
+    /// The pool's context and command are not used then, and it cannot have a [name](Self::name). The first workers
+    /// are started by the thread that calls [`start`](Self::start), one after the other, before it makes any thread;
+    /// if one cannot be, those before it are ended, and `start` fails.
+    pub fn launcher(mut self, launcher: impl raw::Launcher + 'static) -> Self {
+        self.launcher = Some(Box::new(launcher));
         self
     }
 
@@ -245,7 +257,10 @@ impl Builder {
         let bell = control.clone();
         client.on_ruin(move || bell.nudge());
         let streams = Arc::default();
-        let launcher = Launcher::new(self.context, self.command, segment)?;
+        let launcher = match self.launcher {
+            Some(foreign) => Launcher::foreign(foreign, segment),
+            None => Launcher::new(self.context, self.command, segment)?,
+        };
         let supervisor = Supervisor::new(
             client.clone(),
             control.clone(),
@@ -268,6 +283,9 @@ impl Builder {
             return Err(Error::invalid(
                 "a pool without workers of its own needs a name by which others can join",
             ));
+        }
+        if self.launcher.is_some() && self.name.is_some() {
+            return Err(Error::invalid("a pool whose workers are started by a launcher cannot have a name"));
         }
         if self.command.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::invalid("the command that starts workers is empty"));
@@ -314,6 +332,9 @@ fn launch(mut supervisor: Supervisor, name: Option<String>) -> Result<JoinHandle
         return launch_bound(supervisor, name);
     }
     supervisor.prepare(name.as_deref())?;
+    if supervisor.is_foreign() {
+        supervisor.launch_all()?;
+    }
     // Handed over like this, so that it is there to clean up if no thread can be made.
     let (give, take) = mpsc::sync_channel::<Supervisor>(1);
     match supervisor_thread(move || take.recv().into_iter().for_each(Supervisor::run)) {
