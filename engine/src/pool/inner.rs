@@ -93,7 +93,7 @@ impl Inner {
         let func = FuncWord::new(task.func())?;
         let client = &self.client;
         if let Some((words, len)) = Args::short::<A, M, F>(&client.arena, args) {
-            return client.submit_short(func, task.name(), &words, len, to);
+            return client.submit_short(&client.terms, func, task.name(), &words, len, to);
         }
         let args = client.with_memory(|| Args::of_task::<A, M, F>(&client.arena, args))?;
         let shape = args.shape();

@@ -2,11 +2,11 @@
 
 use super::Name;
 use super::buffer::Buffer;
-use super::caller::func;
+use super::caller::{Caller, func};
 use super::items::{Array, Trailer, table_len, write_table};
 use super::results::{Results, each_run};
 use super::stream::Part;
-use crate::client::{Args, Key, Outcome, Sink, Target, TaskSpec};
+use crate::client::{Args, Key, Outcome, Sink, Target, TaskSpec, Terms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Followers, Inner, check_chunksize};
 use crate::slot::Shape;
@@ -81,18 +81,20 @@ impl Sink for MapSink {
 /// A map on its way into tasks.
 struct Feed<'a> {
     inner: &'a Inner,
+    terms: Terms,
     func: FuncWord,
     name: Name,
     sink: Arc<MapSink>,
 }
 
 impl<'a> Feed<'a> {
-    fn new(inner: &'a Inner, name: Name, items: usize) -> Result<Self> {
+    fn new(caller: &'a Caller, name: Name, items: usize) -> Result<Self> {
+        let inner = &caller.inner;
         inner.check_running()?;
         if items > u32::MAX as usize {
             return Err(Error::invalid(format!("{items} items are more than a map can have: {}", u32::MAX)));
         }
-        Ok(Feed { inner, func: func(name)?, name, sink: MapSink::new(items) })
+        Ok(Feed { inner, terms: caller.terms, func: func(name)?, name, sink: MapSink::new(items) })
     }
 
     /// Submits the items from `first` to `end` of a map, which are those from `start` on of a block. If they cannot
@@ -103,7 +105,8 @@ impl<'a> Feed<'a> {
             let range = (start as u32, (start + end - first) as u32);
             // The outcome names items by their index in the block.
             let tag = first as u64 - start as u64;
-            self.inner.client.submit(spec, Some(range), Target::Sink(self.sink.clone()), tag)
+            let to = Target::Sink(self.sink.clone());
+            self.inner.client.submit_on(&self.terms, spec, Some(range), to, tag)
         });
         if let Err(error) = submitted {
             self.sink.add(first, Part::Failed((end - first) as u32, error));
@@ -115,7 +118,7 @@ impl<'a> Feed<'a> {
         let client = &self.inner.client;
         let bytes = &array.items[first * array.item_size..end * array.item_size];
         let len = Trailer::block_len(bytes.len());
-        let args = client.with_memory(|| {
+        let args = client.with_memory_on(&self.terms, || {
             Args::filled(&client.arena, len, |block| {
                 block[..bytes.len()].copy_from_slice(bytes);
                 Trailer::of_array(array.item_size, end - first).write(block);
@@ -143,19 +146,20 @@ fn chunks(items: usize, chunksize: usize) -> impl Iterator<Item = (usize, usize)
 }
 
 pub(super) fn items(
-    inner: &Arc<Inner>,
+    caller: &Caller,
     name: Name,
     items: &[&[u8]],
     chunksize: Option<usize>,
 ) -> Result<MapPending> {
-    let feed = Feed::new(inner, name, items.len())?;
+    let inner = &caller.inner;
+    let feed = Feed::new(caller, name, items.len())?;
     let client = &inner.client;
     for (first, end) in chunks(items.len(), chunk(inner, items.len(), chunksize)?) {
         let items = &items[first..end];
         let args = match table_len(items) {
-            Some(len) => {
-                client.with_memory(|| Args::filled(&client.arena, len, |block| write_table(items, block)))
-            }
+            Some(len) => client.with_memory_on(&caller.terms, || {
+                Args::filled(&client.arena, len, |block| write_table(items, block))
+            }),
             None => Err(Error::invalid("the items are larger than an address space")),
         };
         feed.submit(args, first, end, 0);
@@ -164,13 +168,14 @@ pub(super) fn items(
 }
 
 pub(super) fn array(
-    inner: &Arc<Inner>,
+    caller: &Caller,
     name: Name,
     items: Array<'_>,
     chunksize: Option<usize>,
 ) -> Result<MapPending> {
+    let inner = &caller.inner;
     let count = items.count()?;
-    let feed = Feed::new(inner, name, count)?;
+    let feed = Feed::new(caller, name, count)?;
     for (first, end) in chunks(count, chunk(inner, count, chunksize)?) {
         feed.submit_copy(items, first, end);
     }
@@ -178,15 +183,16 @@ pub(super) fn array(
 }
 
 pub(super) fn buffer(
-    inner: &Arc<Inner>,
+    caller: &Caller,
     name: Name,
     items: &Buffer,
     item_size: usize,
     chunksize: Option<usize>,
 ) -> Result<MapPending> {
+    let inner = &caller.inner;
     inner.check_running()?; // before the buffer is written to, which a forked child does not have
     let (args, count) = items.items(&inner.client, item_size)?;
-    let feed = Feed::new(inner, name, count)?;
+    let feed = Feed::new(caller, name, count)?;
     for (first, end) in chunks(count, chunk(inner, count, chunksize)?) {
         feed.submit(Ok(args.clone()), first, end, first);
     }
@@ -194,19 +200,20 @@ pub(super) fn buffer(
 }
 
 pub(super) fn into(
-    inner: &Arc<Inner>,
+    caller: &Caller,
     name: Name,
     items: Array<'_>,
     value_size: usize,
     values: &mut [u8],
     chunksize: Option<usize>,
 ) -> Result<()> {
+    let inner = &caller.inner;
     let count = items.count()?;
     if count.checked_mul(value_size) != Some(values.len()) {
         let error = format!("{} bytes are not {count} values of {value_size} bytes", values.len());
         return Err(Error::invalid(error));
     }
-    let feed = Feed::new(inner, name, count)?;
+    let feed = Feed::new(caller, name, count)?;
     let most = CHUNK / items.item_size.max(value_size).clamp(1, CHUNK);
     let chunksize = match chunksize {
         Some(chunksize) => check_chunksize(chunksize)?,
