@@ -140,6 +140,11 @@ impl Client {
         self.poll(&mut state);
     }
 
+    /// Has threads that wait look again: something came about without a task.
+    pub(crate) fn wake_waiters(&self) {
+        self.wake_sleepers(&mut self.lock());
+    }
+
     /// The books, as they are.
     pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
         self.lock()

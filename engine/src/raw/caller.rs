@@ -1,6 +1,7 @@
 //! Calling functions by name, with bytes.
 
 use super::buffer::Buffer;
+use super::feed::MapFeed;
 use super::iter::{Iter, Order, Source};
 use super::map::{self, MapPending};
 use super::queue::Queue;
@@ -160,6 +161,11 @@ impl Caller {
         chunksize: Option<usize>,
     ) -> Result<MapPending> {
         map::buffer(self, name, items, item_size, chunksize)
+    }
+
+    /// A map of so many items, which are given later.
+    pub fn feed(&self, name: Name, items: usize) -> Result<MapFeed> {
+        MapFeed::new(self, name, items)
     }
 
     /// Calls the function for inputs of one size and writes its outputs, each `value_size` bytes, side by side to

@@ -34,6 +34,7 @@
 
 mod buffer;
 mod caller;
+mod feed;
 mod items;
 mod iter;
 mod map;
@@ -46,6 +47,7 @@ mod task;
 
 pub use buffer::Buffer;
 pub use caller::{Caller, Input, Pending};
+pub use feed::MapFeed;
 pub use items::Array;
 pub use iter::{Iter, Order, Source};
 pub use map::MapPending;
