@@ -2,7 +2,7 @@
 
 use super::Pool;
 use super::inner::Inner;
-use crate::client::{Args, ArgsBytes, Client};
+use crate::client::{Args, ArgsBytes, Client, PATIENCE_MOST, RETRIES_MOST};
 use crate::error::{Error, Result};
 use crate::launch::{Context, Launcher};
 use crate::payload::Payload;
@@ -178,7 +178,7 @@ impl Builder {
     /// How long to wait for a slot or for payload memory while others have it all, before that is an error.
     /// Default: ten minutes.
     pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience.min(Duration::from_secs(100 * 365 * 24 * 3600)); // clocks have an end
+        self.patience = patience.min(PATIENCE_MOST);
         self
     }
 
@@ -293,7 +293,7 @@ impl Builder {
         if self.max_tasks_per_child == Some(0) {
             return Err(Error::invalid("max_tasks_per_child is 0; it must be at least 1"));
         }
-        if self.retries > 14 {
+        if self.retries > RETRIES_MOST {
             return Err(Error::invalid(format!(
                 "the number of retries is {}; it must be 0 to 14",
                 self.retries
