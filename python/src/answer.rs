@@ -59,3 +59,29 @@ pub(crate) fn read<'py>(
 pub(crate) fn no_local(_: Python<'_>, _: u64) -> PyErr {
     PyRuntimeError::new_err("a worker answered what was not asked")
 }
+
+/// Nothing lies behind a value.
+struct Nothing;
+
+impl Fetch for Nothing {
+    fn buffer<'py>(&mut self, py: Python<'py>, _: u64, _: u64) -> PyResult<Bound<'py, PyAny>> {
+        Err(no_local(py, 0))
+    }
+
+    fn bytes(&mut self, _: u64, _: u64) -> PyResult<&[u8]> {
+        Err(PyRuntimeError::new_err("a message between the pool's processes is damaged"))
+    }
+
+    fn local(&mut self, py: Python<'_>, token: u64) -> PyErr {
+        no_local(py, token)
+    }
+}
+
+/// The same for an answer that is too short for anything to lie behind it.
+#[inline]
+pub(crate) fn read_short<'py>(py: Python<'py>, pickle: &Pickle, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    match (Decoder { pickle, bytes, fetch: &mut Nothing }).answer(py)? {
+        Answer::Value(value) => Ok(value),
+        Answer::Raised(error) => Err(error),
+    }
+}

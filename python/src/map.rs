@@ -2,7 +2,7 @@
 
 use crate::answer;
 use crate::call::{HEAD, ITEM, OF_MANY, STAR, STAR_OF_MANY, head};
-use crate::codec::{Encoder, INT};
+use crate::codec::{Encoder, INT, Store};
 use crate::pool::{Engine, Shared};
 use crate::error::to_py;
 use crate::function::Definition;
@@ -201,16 +201,17 @@ impl Feeding<'_> {
         &self,
         first: usize,
         end: usize,
+        store: &mut ClientStore<'_>,
         mut item: impl FnMut(usize, &mut Encoder<'_, '_>) -> PyResult<bool>,
     ) -> PyResult<Option<Items>> {
         let head = head(self.definition, if self.star { STAR } else { ITEM });
         let mut items = Items { bytes: Vec::with_capacity((end - first) * 18), ends: Vec::with_capacity(end - first) };
-        let mut store = Nowhere;
         for index in first..end {
             items.bytes.extend_from_slice(&head);
             let mut encoder =
-                Encoder { pickle: &self.engine.pickle, out: &mut items.bytes, store: &mut store };
+                Encoder { pickle: &self.engine.pickle, out: &mut items.bytes, store: &mut *store };
             if !item(index, &mut encoder)? {
+                store.truncate(0);
                 return Ok(None);
             }
             items.ends.push(items.bytes.len());
@@ -246,21 +247,6 @@ impl Feeding<'_> {
         }
         store.keep.push(Arc::new(buffer));
         Ok(items)
-    }
-}
-
-/// For values that are written plainly, or not at all.
-struct Nowhere;
-
-impl crate::codec::Store for Nowhere {
-    fn put(&mut self, _: &Bound<'_, PyAny>, _: crate::codec::RawBuffer, _: &mut Vec<u8>) -> PyResult<()> {
-        Err(PyRuntimeError::new_err("a large buffer among plain values"))
-    }
-
-    fn truncate(&mut self, _: usize) {}
-
-    fn count(&self) -> usize {
-        0
     }
 }
 
@@ -402,7 +388,7 @@ fn chunk<'py>(
 ) -> PyResult<Items> {
     match input {
         Input::Range { start, step } if !feeding.star => {
-            let items = feeding.plain(first, end, |index, encoder| {
+            let items = feeding.plain(first, end, store, |index, encoder| {
                 encoder.out.push(INT);
                 encoder.out.extend_from_slice(&(start + step * index as i64).to_ne_bytes());
                 Ok(true)
@@ -411,7 +397,7 @@ fn chunk<'py>(
         }
         Input::Range { .. } => Err(PyTypeError::new_err("the items of starmap have to be iterables of arguments")),
         Input::List(list) => {
-            let plain = feeding.plain(first, end, |index, encoder| encoder.small(&list.get_item(index)?))?;
+            let plain = feeding.plain(first, end, store, |index, encoder| encoder.small(&list.get_item(index)?))?;
             match plain {
                 Some(items) => Ok(items),
                 None => feeding.whole(&list.get_slice(first, end).into_any(), end - first, store),

@@ -113,7 +113,7 @@ impl Memories {
 }
 
 /// Memory of this size; waits, if tasks that are on their way have it all.
-fn patiently(py: Python<'_>, caller: &Caller, len: usize) -> PyResult<Buffer> {
+pub(crate) fn patiently(py: Python<'_>, caller: &Caller, len: usize) -> PyResult<Buffer> {
     loop {
         match caller.buffer(len) {
             Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { needed, quota, .. } if needed <= quota) => {

@@ -98,6 +98,8 @@ struct State {
     serving: bool,
     /// Nothing will be submitted any more.
     ended: Option<Error>,
+    /// To be done once nothing waits.
+    then: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Shared {
@@ -109,6 +111,12 @@ impl Shared {
         let mut state = self.lock();
         loop {
             let Some(task) = state.tasks.pop_front() else {
+                if let Some(then) = state.then.take() {
+                    drop(state);
+                    then();
+                    state = self.lock();
+                    continue;
+                }
                 state.serving = false;
                 drop(state);
                 self.changed.notify_all();
@@ -198,6 +206,17 @@ impl Overflow {
                 tasks.into_iter().for_each(|task| refuse(task, &error));
             }
         }
+    }
+
+    /// Has something done once nothing waits any more: at once, if that is so already.
+    pub(crate) fn then(&self, f: impl FnOnce() + Send + 'static) {
+        let mut state = self.shared.lock();
+        if state.serving {
+            state.then = Some(Box::new(f));
+            return;
+        }
+        drop(state);
+        f();
     }
 
     /// Waits until nothing waits any more, at most for `limit`; whether that is so.

@@ -13,7 +13,7 @@ pub(crate) struct Pickle {
 }
 
 impl Pickle {
-    pub(crate) fn import(py: Python<'_>) -> PyResult<Self> {
+    pub(crate) fn import(py: Python<'_>, dumps: &str) -> PyResult<Self> {
         let module = PyModule::import(py, "ringpool._pickle")?;
         let get = |name: &str| Ok::<_, PyErr>(module.getattr(name)?.unbind());
         Ok(Pickle {

@@ -25,10 +25,28 @@ pub(crate) struct Shared {
     pub pickle: Pickle,
 }
 
+/// The engine's pool. It ends with the last reference, which takes threads that need the interpreter.
+struct Held(Option<Arc<Pool>>);
+
+impl Deref for Held {
+    type Target = Arc<Pool>;
+
+    fn deref(&self) -> &Arc<Pool> {
+        self.0.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let pool = self.0.take();
+        Python::attach(|py| py.detach(|| drop(pool)));
+    }
+}
+
 /// A pool.
 #[pyclass(frozen, weakref, module = "ringpool._native")]
 pub(crate) struct Engine {
-    pool: Arc<Pool>,
+    pool: Held,
     pub(crate) name: Name,
     /// Submits without waiting.
     pub(crate) hasty: Caller,
@@ -88,6 +106,7 @@ impl Engine {
             builder = builder.max_tasks_per_child(tasks);
         }
         // The first workers are started by this very thread, which has the interpreter.
+        // Nothing waits for another thread before there are workers.
         let pool = builder.start().map_err(|error| {
             let raised: Option<PyErr> = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
             raised.unwrap_or_else(|| to_py(py, &error, None))
@@ -95,7 +114,7 @@ impl Engine {
         let hasty = pool.raw().patience(NO_PATIENCE);
         let name = Name::new(FUNCTION).map_err(|error| to_py(py, &error, None))?;
         Ok(Engine {
-            pool: Arc::new(pool),
+            pool: Held(Some(Arc::new(pool))),
             name,
             hasty,
             shared,
@@ -191,7 +210,7 @@ impl Engine {
 
     /// Takes no more work; what was submitted is done.
     fn close(&self) {
-        let pool = self.pool.clone();
+        let pool = Arc::clone(&self.pool);
         self.overflow.then(move || pool.close());
     }
 
@@ -216,7 +235,7 @@ impl Engine {
         // On a thread of its own, for it cannot be interrupted.
         let done = Arc::new(Event::default());
         let outcome = Arc::new(Mutex::new(Ok(())));
-        let (pool, there, result) = (self.pool.clone(), done.clone(), outcome.clone());
+        let (pool, there, result) = (Arc::clone(&self.pool), done.clone(), outcome.clone());
         let join = move || {
             *result.lock().unwrap_or_else(PoisonError::into_inner) = pool.join();
             there.set();

@@ -37,24 +37,27 @@ pub(crate) fn serve(py: Python<'_>, fd: i32, initialize: Py<PyAny>) -> PyResult<
     STATE.with(|state| state.pickle(py).map(drop))?;
     // SAFETY: the caller gives the descriptor away.
     let seat = unsafe { OwnedFd::from_raw_fd(fd) };
-    let service = Service {
-        initialize: Box::new(move || {
-            Python::attach(|py| {
-                let initialized = initialize.bind(py).call0();
-                drop(initialize);
-                initialized.map(drop).map_err(|error| told(py, &error))
-            })
-        }),
-        // The interpreter is held for a whole chunk; whoever waits for it gets it between chunks, and whenever the
-        // interpreter itself lets go of it.
-        around: &|task| {
-            Python::attach(|_| {
-                task();
-                STATE.with(State::end_task);
-            });
-        },
-    };
-    py.detach(|| engine::raw::serve(seat, service)).map_err(|error| crate::error::to_py(py, &error, None))
+    let served = py.detach(|| {
+        let service = Service {
+            initialize: Box::new(move || {
+                Python::attach(|py| {
+                    let initialized = initialize.bind(py).call0();
+                    drop(initialize);
+                    initialized.map(drop).map_err(|error| told(py, &error))
+                })
+            }),
+            // The interpreter is held for a whole chunk; whoever waits for it gets it between chunks, and whenever
+            // the interpreter itself lets go of it.
+            around: &|task| {
+                Python::attach(|_| {
+                    task();
+                    STATE.with(State::end_task);
+                });
+            },
+        };
+        engine::raw::serve(seat, service)
+    });
+    served.map_err(|error| crate::error::to_py(py, &error, None))
 }
 
 /// An exception as text, with its traceback.

@@ -189,6 +189,27 @@ impl<S: Source> Iter<S> {
         }
     }
 
+    /// Takes all that is left of the source, however much that is, as far as that is done within `limit`: so that the
+    /// pool can end, and the outputs be had afterwards. Whether it is done.
+    pub fn take_all(&mut self, limit: Duration) -> bool {
+        if self.inner.check_process().is_err() {
+            return true;
+        }
+        let deadline = Instant::now() + limit;
+        self.buffersize = u64::MAX;
+        loop {
+            self.feed();
+            if self.source.is_none() && self.held.items.is_empty() && self.ready.is_empty() {
+                return true;
+            }
+            let client = &self.inner.client;
+            client.collect_then(|books| self.sink.take(&mut self.come, books.key()));
+            if !client.wait_any(&|| !self.sink.is_empty() || client.has_slot(), Some(deadline)) {
+                return false;
+            }
+        }
+    }
+
     /// Makes a part the one that is being returned.
     fn unpack(&mut self, part: Part) {
         match part {

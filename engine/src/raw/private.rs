@@ -28,3 +28,11 @@ pub unsafe fn buffer_at<'a>(offset: u64, len: usize) -> Result<&'a [u8]> {
     let bytes = found.ok_or_else(no_worker)?;
     bytes.ok_or_else(|| Error::invalid(format!("{len} bytes at {offset} are outside of the buffers")))
 }
+pub struct Private;
+impl Private {
+    pub fn of_result(_: &std::sync::Arc<super::Bytes>, _: std::ops::Range<usize>) -> Result<Option<Private>> { Ok(None) }
+    pub unsafe fn of_task(_: &[u8]) -> Result<Private> { Err(no_worker()) }
+    pub fn as_ptr(&self) -> std::ptr::NonNull<u8> { std::ptr::NonNull::dangling() }
+    pub fn len(&self) -> usize { 0 }
+    pub fn own(&self) -> Result<()> { Ok(()) }
+}

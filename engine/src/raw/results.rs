@@ -67,7 +67,7 @@ impl std::fmt::Debug for Bytes {
 /// [`Queue`](super::Queue).
 #[derive(Default)]
 pub struct Results {
-    held: Vec<ResultBytes>,
+    held: Vec<Arc<ResultBytes>>,
     runs: Vec<Run>,
     count: usize,
     /// What came with each item, if anything.
@@ -98,7 +98,7 @@ impl Results {
         match part {
             Part::One(bytes) => {
                 let what = What::Values { held: self.held.len(), at: 0, size: bytes.as_slice().len() };
-                self.held.push(bytes);
+                self.held.push(Arc::new(bytes));
                 self.run(1, what);
             }
             Part::Failed(count, error) => self.run(count as usize, What::Failed(error)),
@@ -113,7 +113,7 @@ impl Results {
                         },
                     );
                 });
-                self.held.push(bytes);
+                self.held.push(Arc::new(bytes));
             }
         }
     }
@@ -156,6 +156,18 @@ impl Results {
             What::Values { held, at, size } => {
                 let start = at + (index - run.first) * size;
                 Ok(&self.held[*held].as_slice()[start..start + size])
+            }
+            What::Failed(error) => Err(error),
+        })
+    }
+
+    /// The output of an item by itself, which outlives the others; or its error.
+    pub fn bytes(&self, index: usize) -> Option<Result<Bytes, &Error>> {
+        let run = self.find(index)?;
+        Some(match &run.what {
+            What::Values { held, at, size } => {
+                let start = at + (index - run.first) * size;
+                Ok(Bytes::part(self.held[*held].clone(), start..start + size))
             }
             What::Failed(error) => Err(error),
         })

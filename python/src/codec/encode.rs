@@ -95,6 +95,13 @@ impl Encoder<'_, '_> {
         }
     }
 
+    /// Appends a value that needs no pickle; whether it was one. If not, part of it may
+    /// have been appended.
+    #[inline]
+    pub(crate) fn small(&mut self, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(matches!(self.plain(object, 0, Referred::Contained)?, Plain::Written))
+    }
+
     /// Appends the arguments of a call.
     pub(crate) fn arguments(&mut self, args: &Bound<'_, PyAny>) -> PyResult<()> {
         let (start, stored) = (self.out.len(), self.store.count());

@@ -23,7 +23,7 @@
 mod decode;
 mod encode;
 
-pub(crate) use decode::{Decoder, Fetch};
+pub(crate) use decode::{Answer, Decoder, Fetch};
 pub(crate) use encode::{Encoder, RawBuffer, Store};
 
 pub(crate) const NONE: u8 = 0;
