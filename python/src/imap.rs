@@ -133,6 +133,10 @@ impl Stream {
         }))
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
     /// Takes all inputs, so that the pool can end; unless the caller has limited how many may be on their way.
     pub(crate) fn take_all(&self, py: Python<'_>) -> PyResult<()> {
         if self.limited {

@@ -8,44 +8,60 @@ use crate::error::to_py;
 use crate::function::Definition;
 use crate::memory::{ClientStore, patiently};
 use crate::overflow::{Items, Task, is_full};
-use crate::result::{self, Event, Settled, alias, give, not_ready, settled, tell, timed_out};
-use crate::wait;
+use crate::result::{self, ApplyResult, Callbacks, Work};
 use engine::raw::{Buffer, Bytes, Caller, MapFeed, MapPending, Results};
 use engine::{Error, ErrorKind};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyRange, PyType};
+use pyo3::types::{PyList, PyRange};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The result of `Pool.map_async` and `starmap_async`.
-#[pyclass(frozen, subclass, weakref, module = "ringpool.pool")]
-pub(crate) struct MapResult {
-    pending: Option<MapPending>,
-    /// Set once callbacks have been called, if there are any.
-    told: Option<Arc<Event>>,
-    value: OnceLock<Settled>,
+#[pyclass(extends = ApplyResult, frozen, subclass, module = "ringpool.pool")]
+pub(crate) struct MapResult;
+
+#[pymethods]
+impl MapResult {
+    /// How many chunks are not done, or of a result that is there, 0.
+    #[getter]
+    fn _number_left(slf: &Bound<'_, Self>) -> usize {
+        match slf.as_super().get().work() {
+            Work::Map(sent) => sent.pending.left().div_ceil(sent.chunksize),
+            _ => 0,
+        }
+    }
+
+    /// How many items are in a chunk.
+    #[getter]
+    fn _chunksize(slf: &Bound<'_, Self>) -> usize {
+        match slf.as_super().get().work() {
+            Work::Map(sent) => sent.chunksize,
+            _ => 0,
+        }
+    }
+}
+
+/// A map that was sent.
+pub(crate) struct Sent {
+    pub pending: MapPending,
+    chunksize: usize,
     shared: Arc<Shared>,
     name: String,
     /// What kept a chunk from being sent, and its first item.
     early: Mutex<Option<(usize, PyErr)>>,
-    owner: Mutex<Option<Py<PyAny>>>,
 }
 
-impl MapResult {
-    fn settle(&self, py: Python<'_>, results: Result<Arc<Results>, Error>) -> &Settled {
-        if let Some(value) = self.value.get() {
-            return value;
-        }
-        let result = match results {
+impl Sent {
+    pub(crate) fn read<'py>(
+        &self,
+        py: Python<'py>,
+        results: Result<Arc<Results>, Error>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match results {
             Ok(results) => self.gather(py, &results),
             Err(error) => Err(to_py(py, &error, Some(&self.name))),
-        };
-        let settled = settled(py, result);
-        let value = self.value.get_or_init(|| settled);
-        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(owner);
-        value
+        }
     }
 
     /// All values, or the exception of the first item that has one.
@@ -97,70 +113,6 @@ impl MapResult {
             Some((_, error)) => Err(error),
             None => Ok(list),
         }
-    }
-
-    fn look(&self, py: Python<'_>) -> Option<&Settled> {
-        if let Some(told) = &self.told {
-            return if told.is_set() { self.value.get() } else { None };
-        }
-        if let Some(value) = self.value.get() {
-            return Some(value);
-        }
-        let pending = self.pending.as_ref()?;
-        pending.ready().then(|| self.settle(py, pending.get(None)))
-    }
-
-    fn await_it(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<&Settled>> {
-        if let Some(value) = self.look(py) {
-            return Ok(Some(value));
-        }
-        if let Some(pending) = &self.pending {
-            pending.check_process().map_err(|error| to_py(py, &error, None))?;
-        }
-        let deadline = wait::deadline(timeout);
-        let waited = wait::sliced(py, deadline, |limit| match (&self.told, &self.pending) {
-            (Some(told), _) => told.wait(limit),
-            (None, Some(pending)) => pending.wait(Some(limit)),
-            (None, None) => true,
-        })?;
-        Ok(if waited { self.look(py) } else { None })
-    }
-}
-
-#[pymethods]
-impl MapResult {
-    /// The values in the order of the items, or the exception of the first item that raised one, when all items
-    /// are done; `multiprocessing.TimeoutError` if that is not so within so many seconds.
-    #[pyo3(signature = (timeout=None))]
-    fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        match self.await_it(py, timeout)? {
-            Some(value) => give(py, value),
-            None => Err(timed_out(py)),
-        }
-    }
-
-    /// Waits until all items are done, at most so many seconds.
-    #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        self.await_it(py, timeout).map(drop)
-    }
-
-    /// Whether all items are done.
-    fn ready(&self, py: Python<'_>) -> bool {
-        self.look(py).is_some()
-    }
-
-    /// Whether no item raised an exception.
-    fn successful(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        match slf.get().look(slf.py()) {
-            Some(value) => Ok(value.is_ok()),
-            None => Err(not_ready(slf.as_any())),
-        }
-    }
-
-    #[classmethod]
-    fn __class_getitem__(cls: &Bound<'_, PyType>, item: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        alias(cls, item)
     }
 }
 
@@ -289,9 +241,6 @@ fn is_array(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(plain && object.getattr("ndim")?.extract::<usize>()? > 0)
 }
 
-/// Callbacks for good and bad results.
-type Told = (Option<Py<PyAny>>, Option<Py<PyAny>>);
-
 #[expect(clippy::too_many_arguments, reason = "they are those of Pool.map_async")]
 pub(crate) fn submit<'py>(
     py: Python<'py>,
@@ -302,25 +251,15 @@ pub(crate) fn submit<'py>(
     iterable: &Bound<'py, PyAny>,
     star: bool,
     chunksize: Option<usize>,
-    told: Told,
+    callbacks: Callbacks,
 ) -> PyResult<Bound<'py, MapResult>> {
     let (input, count) = input(iterable)?;
     let chunksize = chunksize.unwrap_or_else(|| count.div_ceil(4 * engine.processes)).max(1);
     let chunksize = chunksize.min(u32::MAX as usize);
-    let make = |pending, event, name, early, owner| MapResult {
-        pending,
-        told: event,
-        value: OnceLock::new(),
-        shared: engine.shared.clone(),
-        name,
-        early: Mutex::new(early),
-        owner: Mutex::new(owner),
-    };
+    let make = |result| Bound::new(py, PyClassInitializer::from(result).add_subclass(MapResult));
     if count == 0 {
         caller.check_process().map_err(|error| to_py(py, &error, None))?;
-        let result = make(None, None, String::new(), None, None);
-        let _ = result.value.set(Ok(PyList::empty(py).into_any().unbind()));
-        return Bound::new(py, result);
+        return make(ApplyResult::done(PyList::empty(py).into_any().unbind()));
     }
     let mut early = None;
     let feed = caller.feed(engine.name, count).map_err(|error| to_py(py, &error, None))?;
@@ -353,23 +292,22 @@ pub(crate) fn submit<'py>(
         }
     }
     let pending = feed.pending();
-    if told.0.is_none() && told.1.is_none() {
-        return Bound::new(py, make(Some(pending), None, name, early, Some(owner.unbind())));
+    let owner = Some(owner.unbind());
+    let told = (!callbacks.is_none()).then(Arc::default);
+    let sent = Sent { pending, chunksize, shared: engine.shared.clone(), name, early: Mutex::new(early) };
+    let result = make(ApplyResult::new(Work::Map(sent), told, owner))?;
+    if !callbacks.is_none() {
+        let there = result.clone().unbind();
+        drop(feed.pending().then(move |results| {
+            Python::attach(|py| {
+                let this = there.bind(py).as_super().get();
+                if let Work::Map(sent) = this.work() {
+                    this.tell(py, sent.read(py, Ok(results)), &callbacks);
+                }
+                drop((there, callbacks));
+            });
+        }));
     }
-    let event = Arc::new(Event::default());
-    let result = Bound::new(py, make(None, Some(event.clone()), name, early, Some(owner.unbind())))?;
-    let there = result.clone().unbind();
-    drop(pending.then(move |results| {
-        Python::attach(|py| {
-            match (there.get().settle(py, Ok(results)), &told.0, &told.1) {
-                (Ok(values), Some(good), _) => tell(py, good, values.bind(py)),
-                (Err(exception), _, Some(bad)) => tell(py, bad, exception.bind(py)),
-                _ => {}
-            }
-            event.set();
-            drop(there);
-        });
-    }));
     Ok(result)
 }
 

@@ -184,6 +184,11 @@ impl Overflow {
         state.tasks.is_empty() && !state.serving
     }
 
+    /// How many tasks wait.
+    pub(crate) fn len(&self) -> usize {
+        self.shared.lock().tasks.len()
+    }
+
     /// Has a task wait.
     pub(crate) fn push(&self, task: Task) {
         let mut state = self.shared.lock();

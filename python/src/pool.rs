@@ -8,7 +8,7 @@ use crate::map::{self, MapResult};
 use crate::memory::{Memories, Memory, NO_PATIENCE};
 use crate::overflow::Overflow;
 use crate::pickle::Pickle;
-use crate::result::{self, ApplyResult, Call, Event, callback};
+use crate::result::{self, ApplyResult, Call, Callbacks, Event};
 use crate::wait;
 use crate::worker::FUNCTION;
 use engine::raw::{Caller, Name};
@@ -157,7 +157,7 @@ impl Engine {
     ) -> PyResult<Bound<'py, ApplyResult>> {
         let caller = self.caller(retries);
         let call = Call { function: &function, args: &args, kwds: kwds.as_ref(), caller: &caller };
-        result::apply_async(py, self, &call, owner, self::callback(callback), self::callback(error_callback))
+        result::apply_async(py, self, &call, owner, Callbacks::new(callback, error_callback))
     }
 
     /// Calls the function for each item; `star`: with all that an item holds.
@@ -176,8 +176,8 @@ impl Engine {
         retries: Option<u32>,
     ) -> PyResult<Bound<'py, MapResult>> {
         let caller = self.caller(retries);
-        let told = (self::callback(callback), self::callback(error_callback));
-        map::submit(py, self, &caller, owner, &function, &iterable, star, chunksize, told)
+        let callbacks = Callbacks::new(callback, error_callback);
+        map::submit(py, self, &caller, owner, &function, &iterable, star, chunksize, callbacks)
     }
 
     /// Calls the function for each item as results are asked for.
@@ -208,10 +208,19 @@ impl Engine {
         self.memories.make(py, &self.hasty, nbytes)
     }
 
+    /// How many tasks and iterations are not done.
+    fn pending(&self) -> usize {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = streams.iter().filter_map(Weak::upgrade).filter(|stream| !stream.has_ended()).count();
+        self.hasty.in_flight() + self.overflow.len() + streams
+    }
+
     /// Takes no more work; what was submitted is done.
-    fn close(&self) {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.check(py)?;
         let pool = Arc::clone(&self.pool);
         self.overflow.then(move || pool.close());
+        Ok(())
     }
 
     /// Kills the workers; what is not done fails.

@@ -2,9 +2,10 @@
 
 use crate::answer;
 use crate::call::{self, Message};
-use crate::pool::Engine;
+use crate::pool::{Engine, Shared};
 use crate::error::to_py;
 use crate::function::Definition;
+use crate::map;
 use crate::overflow::{Task, is_full, submit};
 use crate::wait;
 use engine::Error;
@@ -16,10 +17,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What a result turned out to be: the same object, or the same exception, however often it is asked for.
-pub(crate) type Settled = Result<Py<PyAny>, Py<PyAny>>;
+type Settled = Result<Py<PyAny>, Py<PyAny>>;
 
 /// A result as a caller gets it.
-pub(crate) fn give(py: Python<'_>, settled: &Settled) -> PyResult<Py<PyAny>> {
+fn give(py: Python<'_>, settled: &Settled) -> PyResult<Py<PyAny>> {
     match settled {
         Ok(value) => Ok(value.clone_ref(py)),
         Err(exception) => Err(PyErr::from_value(exception.bind(py).clone())),
@@ -27,20 +28,15 @@ pub(crate) fn give(py: Python<'_>, settled: &Settled) -> PyResult<Py<PyAny>> {
 }
 
 /// What becomes of a value or an exception.
-pub(crate) fn settled(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> Settled {
+fn settled(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> Settled {
     match result {
         Ok(value) => Ok(value.unbind()),
         Err(error) => Err(error.into_value(py).into_any()),
     }
 }
 
-/// Refuses what is not a function, as calling it in a worker would.
-pub(crate) fn callback(object: Option<Bound<'_, PyAny>>) -> Option<Py<PyAny>> {
-    object.filter(|object| !object.is_none()).map(Bound::unbind)
-}
-
 /// Calls a callback. Its exception is its own affair: Python's hook for such tells of it.
-pub(crate) fn tell(py: Python<'_>, callback: &Py<PyAny>, argument: &Bound<'_, PyAny>) {
+fn tell(py: Python<'_>, callback: &Py<PyAny>, argument: &Bound<'_, PyAny>) {
     if let Err(error) = callback.bind(py).call1((argument,)) {
         error.write_unraisable(py, Some(callback.bind(py)));
     }
@@ -79,8 +75,8 @@ enum Place {
     Engine(Pending),
     /// There, once the call has been submitted.
     Later(Arc<Later>),
-    /// It is settled, or will be by the thread that runs callbacks.
-    Told(Arc<Event>),
+    /// The thread that runs callbacks brings it.
+    Told,
 }
 
 /// A call that waits to be submitted.
@@ -94,7 +90,7 @@ impl Place {
     fn wait(&self, limit: Duration) -> bool {
         match self {
             Place::Engine(pending) => pending.wait(Some(limit)),
-            Place::Told(event) => event.wait(limit),
+            Place::Told => false,
             Place::Later(later) => match later.pending.get() {
                 Some(Ok(pending)) => pending.wait(Some(limit)),
                 Some(Err(_)) => true,
@@ -109,7 +105,7 @@ impl Place {
     fn is_ready(&self) -> bool {
         match self {
             Place::Engine(pending) => pending.ready(),
-            Place::Told(event) => event.is_set(),
+            Place::Told => false,
             Place::Later(later) => later.pending.get().is_some_and(|placed| match placed {
                 Ok(pending) => pending.ready(),
                 Err(_) => true,
@@ -132,41 +128,70 @@ impl Place {
                 Ok(pending) => Some(pending.get(None)),
                 Err(error) => Some(Err(error.clone())),
             },
-            Place::Told(_) => None,
+            Place::Told => None,
         }
     }
 }
 
-/// The result of `Pool.apply_async`.
-#[pyclass(frozen, subclass, weakref, module = "ringpool.pool")]
-pub(crate) struct ApplyResult {
+/// What a result is of.
+pub(crate) enum Work {
+    Call(Sent),
+    Map(map::Sent),
+    /// Nothing: it is settled from the beginning.
+    None,
+}
+
+/// A call that was sent.
+pub(crate) struct Sent {
     place: Place,
-    value: OnceLock<Settled>,
-    engine: Arc<Shared>,
+    shared: Arc<Shared>,
     definition: Option<Arc<Definition>>,
     /// What went wrong before there was a task.
     early: Mutex<Option<PyErr>>,
-    /// Kept alive until the result has come: the pool.
-    owner: Mutex<Option<Py<PyAny>>>,
 }
 
-/// What results need of the engine.
-pub(crate) type Shared = crate::pool::Shared;
-
-impl ApplyResult {
-    fn settle(&self, py: Python<'_>, outcome: Result<Bytes, Error>) -> &Settled {
-        if let Some(value) = self.value.get() {
-            return value;
-        }
-        let name = self.definition.as_ref().map(|definition| definition.name.as_str());
+impl Sent {
+    fn read<'py>(&self, py: Python<'py>, outcome: Result<Bytes, Error>) -> PyResult<Bound<'py, PyAny>> {
         let mut early = |_: Python<'_>, _| {
             let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
             early.unwrap_or_else(|| answer::no_local(py, 0))
         };
-        let result = match outcome {
-            Ok(bytes) => answer::read(py, &self.engine.pickle, &Arc::new(bytes), &mut early),
-            Err(error) => Err(to_py(py, &error, name)),
-        };
+        match outcome {
+            Ok(bytes) => answer::read(py, &self.shared.pickle, &Arc::new(bytes), &mut early),
+            Err(error) => {
+                let name = self.definition.as_ref().map(|definition| definition.name.as_str());
+                Err(to_py(py, &error, name))
+            }
+        }
+    }
+}
+
+/// The result of `Pool.apply_async`, or the base of that of `Pool.map_async`.
+#[pyclass(frozen, subclass, weakref, module = "ringpool.pool")]
+pub(crate) struct ApplyResult {
+    work: Work,
+    /// Set once it is settled and its callbacks have been called, if it has any.
+    told: Option<Arc<Event>>,
+    value: OnceLock<Settled>,
+    /// Kept alive until the result has come: the pool.
+    owner: Mutex<Option<Py<PyAny>>>,
+}
+
+impl ApplyResult {
+    pub(crate) fn new(work: Work, told: Option<Arc<Event>>, owner: Option<Py<PyAny>>) -> Self {
+        ApplyResult { work, told, value: OnceLock::new(), owner: Mutex::new(owner) }
+    }
+
+    /// One that is there.
+    pub(crate) fn done(value: Py<PyAny>) -> Self {
+        ApplyResult { value: OnceLock::from(Ok(value)), ..Self::new(Work::None, None, None) }
+    }
+
+    pub(crate) fn work(&self) -> &Work {
+        &self.work
+    }
+
+    fn settle(&self, py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> &Settled {
         let settled = settled(py, result);
         let value = self.value.get_or_init(|| settled); // another thread may have been first
         let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -174,37 +199,60 @@ impl ApplyResult {
         value
     }
 
+    /// Settles it, calls its callbacks, and says that it is there.
+    pub(crate) fn tell(&self, py: Python<'_>, result: PyResult<Bound<'_, PyAny>>, callbacks: &Callbacks) {
+        match (self.settle(py, result), callbacks) {
+            (Ok(value), Callbacks { good: Some(good), .. }) => tell(py, good, value.bind(py)),
+            (Err(exception), Callbacks { bad: Some(bad), .. }) => tell(py, bad, exception.bind(py)),
+            _ => {}
+        }
+        if let Some(told) = &self.told {
+            told.set();
+        }
+    }
+
     /// The result, if it is there.
     fn look(&self, py: Python<'_>) -> Option<&Settled> {
-        if let Place::Told(event) = &self.place {
-            return if event.is_set() { self.value.get() } else { None };
+        if let Some(told) = &self.told {
+            return if told.is_set() { self.value.get() } else { None };
         }
         if let Some(value) = self.value.get() {
             return Some(value);
         }
-        if !self.place.is_ready() {
-            return None;
-        }
-        self.place.take().map(|outcome| self.settle(py, outcome))
+        let result = match &self.work {
+            Work::Call(sent) if sent.place.is_ready() => sent.read(py, sent.place.take()?),
+            Work::Map(sent) if sent.pending.ready() => sent.read(py, sent.pending.get(None)),
+            _ => return None,
+        };
+        Some(self.settle(py, result))
     }
 
     fn await_it(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<&Settled>> {
         if let Some(value) = self.look(py) {
             return Ok(Some(value));
         }
-        self.place.check_process().map_err(|error| to_py(py, &error, None))?;
+        let usable = match &self.work {
+            Work::Call(sent) => sent.place.check_process(),
+            Work::Map(sent) => sent.pending.check_process(),
+            Work::None => Ok(()),
+        };
+        usable.map_err(|error| to_py(py, &error, None))?;
         let deadline = wait::deadline(timeout);
-        if !wait::sliced(py, deadline, |limit| self.place.wait(limit))? {
-            return Ok(None);
-        }
-        Ok(self.look(py))
+        let waited = wait::sliced(py, deadline, |limit| match (&self.told, &self.work) {
+            (Some(told), _) => told.wait(limit),
+            (None, Work::Call(sent)) => sent.place.wait(limit),
+            (None, Work::Map(sent)) => sent.pending.wait(Some(limit)),
+            (None, Work::None) => true,
+        })?;
+        Ok(if waited { self.look(py) } else { None })
     }
 }
 
 #[pymethods]
 impl ApplyResult {
-    /// The value, or the exception that the call raised; `multiprocessing.TimeoutError` if it does not come
-    /// within so many seconds.
+    /// The value, or the exception that was raised instead; of a map, the list of all values, or the exception of
+    /// the first item that has one, when all are done. `multiprocessing.TimeoutError` if it does not come within
+    /// so many seconds.
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         match self.await_it(py, timeout)? {
@@ -224,7 +272,7 @@ impl ApplyResult {
         self.look(py).is_some()
     }
 
-    /// Whether the call returned without an exception.
+    /// Whether there was no exception.
     fn successful(slf: &Bound<'_, Self>) -> PyResult<bool> {
         match slf.get().look(slf.py()) {
             Some(value) => Ok(value.is_ok()),
@@ -238,14 +286,32 @@ impl ApplyResult {
     }
 }
 
+/// What is to be called with a value, or with an exception.
+#[derive(Default)]
+pub(crate) struct Callbacks {
+    good: Option<Py<PyAny>>,
+    bad: Option<Py<PyAny>>,
+}
+
+impl Callbacks {
+    pub(crate) fn new(good: Option<Bound<'_, PyAny>>, bad: Option<Bound<'_, PyAny>>) -> Self {
+        let callable = |object: Option<Bound<'_, PyAny>>| object.filter(|object| !object.is_none()).map(Bound::unbind);
+        Callbacks { good: callable(good), bad: callable(bad) }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.good.is_none() && self.bad.is_none()
+    }
+}
+
 /// `types.GenericAlias`, as multiprocessing has it.
-pub(crate) fn alias(cls: &Bound<'_, pyo3::types::PyType>, item: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+fn alias(cls: &Bound<'_, pyo3::types::PyType>, item: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
     let types = PyModule::import(cls.py(), "types")?;
     Ok(types.getattr("GenericAlias")?.call1((cls, item))?.unbind())
 }
 
 #[cold]
-pub(crate) fn not_ready(result: &Bound<'_, PyAny>) -> PyErr {
+fn not_ready(result: &Bound<'_, PyAny>) -> PyErr {
     match result.repr() {
         Ok(repr) => PyValueError::new_err(format!("{repr} not ready")),
         Err(error) => error,
@@ -313,7 +379,7 @@ fn arguments<'py>(py: Python<'py>, args: &Bound<'py, PyAny>) -> PyResult<Bound<'
 /// Calls and waits.
 pub(crate) fn apply(py: Python<'_>, engine: &Engine, call: &Call<'_, '_>) -> PyResult<Py<PyAny>> {
     let result = begin(engine, call)?;
-    let result = result.finish(py, engine, None, None, None)?;
+    let result = result.finish(py, engine, None, Callbacks::default())?;
     result.get().get(py, None)
 }
 
@@ -349,38 +415,30 @@ impl Begun {
         py: Python<'py>,
         engine: &Engine,
         owner: Option<Py<PyAny>>,
-        good: Option<Py<PyAny>>,
-        bad: Option<Py<PyAny>>,
+        callbacks: Callbacks,
     ) -> PyResult<Bound<'py, ApplyResult>> {
         let Begun { message, definition, early, caller, pending } = self;
-        let told = good.is_some() || bad.is_some();
         let pending = match pending {
             Err(error) if is_full(&error) => None,
             Err(error) => return Err(to_py(py, &error, None)),
             Ok(pending) => Some(pending),
         };
-        let make = |place| ApplyResult {
-            place,
-            value: OnceLock::new(),
-            engine: engine.shared.clone(),
-            definition,
-            early: Mutex::new(early),
-            owner: Mutex::new(owner),
+        let shared = engine.shared.clone();
+        let sent = |place| Sent { place, shared, definition, early: Mutex::new(early) };
+        let wait = |placed| {
+            let Message { bytes, keep } = message;
+            engine.overflow.push(Task::Call { caller, bytes, keep, placed });
         };
-        if told {
-            let event = Arc::new(Event::default());
-            let result = Bound::new(py, make(Place::Told(event.clone())))?;
-            let job = job(result.clone().unbind(), event, good, bad);
+        if !callbacks.is_none() {
+            let work = Work::Call(sent(Place::Told));
+            let result = Bound::new(py, ApplyResult::new(work, Some(Arc::default()), owner))?;
+            let job = job(result.clone().unbind(), callbacks);
             match pending {
                 Some(pending) => drop(pending.then(job)),
-                None => {
-                    let placed = Box::new(move |pending: Result<Pending, Error>| match pending {
-                        Ok(pending) => drop(pending.then(job)),
-                        Err(error) => job(Err(error)),
-                    });
-                    let Message { bytes, keep } = message;
-                    engine.overflow.push(Task::Call { caller, bytes, keep, placed });
-                }
+                None => wait(Box::new(move |pending: Result<Pending, Error>| match pending {
+                    Ok(pending) => drop(pending.then(job)),
+                    Err(error) => job(Err(error)),
+                })),
             }
             return Ok(result);
         }
@@ -389,36 +447,29 @@ impl Begun {
             None => {
                 let later = Arc::new(Later::default());
                 let there = later.clone();
-                let placed = Box::new(move |pending| {
+                wait(Box::new(move |pending| {
                     let _ = there.pending.set(pending);
                     there.event.set();
-                });
-                let Message { bytes, keep } = message;
-                engine.overflow.push(Task::Call { caller, bytes, keep, placed });
+                }));
                 Place::Later(later)
             }
         };
-        Bound::new(py, make(place))
+        Bound::new(py, ApplyResult::new(Work::Call(sent(place)), None, owner))
     }
 }
 
 /// What is done on the thread for callbacks: one after the other, before anybody is told that the result is there.
 fn job(
     result: Py<ApplyResult>,
-    event: Arc<Event>,
-    good: Option<Py<PyAny>>,
-    bad: Option<Py<PyAny>>,
+    callbacks: Callbacks,
 ) -> impl FnOnce(Result<Bytes, Error>) + Send + 'static {
     move |outcome| {
         Python::attach(|py| {
-            let settled = result.get().settle(py, outcome);
-            match (settled, good, bad) {
-                (Ok(value), Some(good), _) => tell(py, &good, value.bind(py)),
-                (Err(exception), _, Some(bad)) => tell(py, &bad, exception.bind(py)),
-                _ => {}
+            let this = result.get();
+            if let Work::Call(sent) = &this.work {
+                this.tell(py, sent.read(py, outcome), &callbacks);
             }
-            event.set();
-            drop(result);
+            drop((result, callbacks));
         });
     }
 }
@@ -429,8 +480,7 @@ pub(crate) fn apply_async<'py>(
     engine: &Engine,
     call: &Call<'_, 'py>,
     owner: Bound<'py, PyAny>,
-    good: Option<Py<PyAny>>,
-    bad: Option<Py<PyAny>>,
+    callbacks: Callbacks,
 ) -> PyResult<Bound<'py, ApplyResult>> {
-    begin(engine, call)?.finish(py, engine, Some(owner.unbind()), good, bad)
+    begin(engine, call)?.finish(py, engine, Some(owner.unbind()), callbacks)
 }

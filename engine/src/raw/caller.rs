@@ -202,6 +202,14 @@ impl Caller {
         Queue::new(self)
     }
 
+    /// How many tasks are on their way.
+    pub fn in_flight(&self) -> usize {
+        match self.inner.check_process() {
+            Ok(()) => self.inner.client.in_flight(),
+            Err(_) => 0,
+        }
+    }
+
     /// Refuses use by a forked child, which has no part in the pool.
     pub fn check_process(&self) -> Result<()> {
         self.inner.check_process()

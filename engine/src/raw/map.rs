@@ -302,6 +302,11 @@ impl MapPending {
         self.len == 0
     }
 
+    /// How many of them are not done, as far as that is known.
+    pub fn left(&self) -> usize {
+        self.sink.left()
+    }
+
     /// Waits for all outputs, at most for `timeout`, and returns each by itself: failed ones beside good ones.
     pub fn get(&self, timeout: Option<Duration>) -> Result<Arc<Results>> {
         self.inner.check_process()?; // a forked child does not have the memory where they are
