@@ -1,18 +1,18 @@
 //! What a worker is to do: one call, as bytes.
 //!
 //! ```text
-//! number of the function (4) | place of its definition (4) | kind (1) | what the kind says
+//! number of the function (5) | place of its definition (4) | kind (1) | what the kind says
 //! ```
 
 use crate::codec::Encoder;
 use crate::pool::Engine;
-use crate::function::Definition;
+use crate::function::{Definition, NAME};
 use crate::memory::ClientStore;
 use engine::raw::Buffer;
 use pyo3::prelude::*;
 use std::sync::Arc;
 
-/// Two values: a tuple of arguments, and a dictionary of named ones or nothing.
+/// A value: a tuple of arguments.
 pub(crate) const CALL: u8 = 0;
 /// A value: the one argument.
 pub(crate) const ITEM: u8 = 1;
@@ -25,23 +25,25 @@ pub(crate) const OF_MANY: u8 = 3;
 pub(crate) const STAR_OF_MANY: u8 = 4;
 /// A token (8): the worker sends it back. The client knows what went wrong.
 pub(crate) const ECHO: u8 = 5;
+/// Two values: a tuple of arguments, and a mapping of named ones.
+pub(crate) const CALL_NAMED: u8 = 6;
 
 /// Bytes in front of what the kind says.
-pub(crate) const HEAD: usize = 9;
+pub(crate) const HEAD: usize = NAME + 1;
 
 /// The beginning of a call.
 #[inline]
 pub(crate) fn head(definition: &Definition, kind: u8) -> [u8; HEAD] {
     let mut head = [0; HEAD];
-    head[..8].copy_from_slice(&definition.head);
-    head[8] = kind;
+    head[..NAME].copy_from_slice(&definition.head);
+    head[NAME] = kind;
     head
 }
 
 /// A call that only comes back.
 pub(crate) fn echo(token: u64) -> [u8; HEAD + 8] {
     let mut call = [0; HEAD + 8];
-    call[8] = ECHO;
+    call[NAME] = ECHO;
     call[HEAD..].copy_from_slice(&token.to_ne_bytes());
     call
 }
@@ -68,14 +70,13 @@ impl Message {
         kwds: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let mut message = Message { bytes: Vec::with_capacity(64), keep: Vec::new() };
-        message.bytes.extend_from_slice(&head(definition, CALL));
+        message.bytes.extend_from_slice(&head(definition, if kwds.is_some() { CALL_NAMED } else { CALL }));
         let mut store = ClientStore::new(&engine.hasty, &engine.memories);
         let mut encoder =
             Encoder { pickle: &engine.pickle, out: &mut message.bytes, store: &mut store };
         encoder.arguments(args)?;
-        match kwds {
-            Some(kwds) => encoder.value(kwds)?,
-            None => encoder.out.push(crate::codec::NONE),
+        if let Some(kwds) = kwds {
+            encoder.value(kwds)?;
         }
         message.keep = store.keep;
         message.keep_definition(definition);

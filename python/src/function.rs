@@ -1,7 +1,7 @@
 //! Functions on their way to workers: sent once, named by a number from then on.
 //!
-//! A function's definition lies in the pool's buffer memory: its number (4), flags (4), length (8), and so many bytes
-//! of pickle. A call has the number and where the definition is, in units of 128 bytes. A worker that does not
+//! A function's definition lies in the pool's buffer memory: its number (8), flags (8), length (8), and so many bytes
+//! of pickle. A call has the number (5 bytes of it) and where the definition is, in units of 128 bytes (4). A worker that does not
 //! know the number reads the definition; so no call waits for another, and none has to be answered before the next.
 
 use crate::error::to_py;
@@ -11,22 +11,24 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyFunction, PyModule, PyType};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What definitions are aligned to.
 pub(crate) const UNIT: u64 = 128;
 /// Bytes in front of the pickle.
-pub(crate) const HEAD: usize = 16;
+pub(crate) const HEAD: usize = 24;
+/// Bytes by which a call names a function.
+pub(crate) const NAME: usize = 9;
 /// The function may change from call to call: a worker makes it anew for each task.
-pub(crate) const FRESH: u32 = 1;
+pub(crate) const FRESH: u64 = 1;
 /// So many definitions by value are remembered.
 const BY_VALUE: usize = 64;
 
 /// A function that workers can find.
 pub(crate) struct Definition {
     /// Number and place.
-    pub head: [u8; 8],
+    pub head: [u8; NAME],
     /// For messages.
     pub name: String,
     /// Kept with each call, unless it is there as long as the pool.
@@ -39,7 +41,7 @@ pub(crate) struct Functions {
     /// What workers have in `__main__`: `ringpool._pickle.MainModule`, or `None`.
     main: Py<PyAny>,
     known: Mutex<Known>,
-    next: AtomicU32,
+    next: AtomicU64,
 }
 
 #[derive(Default)]
@@ -72,7 +74,7 @@ pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> String {
 
 impl Functions {
     pub(crate) fn new(main: Py<PyAny>) -> Self {
-        Functions { main, known: Mutex::default(), next: AtomicU32::new(1) }
+        Functions { main, known: Mutex::default(), next: AtomicU64::new(1) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -128,7 +130,7 @@ impl Functions {
         caller: &Caller,
         function: &Bound<'_, PyAny>,
         bytes: &[u8],
-        flags: u32,
+        flags: u64,
         lasting: bool,
     ) -> PyResult<Definition> {
         let py = function.py();
@@ -141,13 +143,14 @@ impl Functions {
         let Some(room) = buffer.bytes_mut() else {
             return Err(PyMemoryError::new_err("fresh memory of the pool is in use"));
         };
-        room[..4].copy_from_slice(&number.to_ne_bytes());
-        room[4..8].copy_from_slice(&flags.to_ne_bytes());
-        room[8..16].copy_from_slice(&(bytes.len() as u64).to_ne_bytes());
+        room[..8].copy_from_slice(&number.to_le_bytes());
+        room[8..16].copy_from_slice(&flags.to_le_bytes());
+        room[16..24].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
         room[HEAD..].copy_from_slice(bytes);
-        let mut head = [0; 8];
-        head[..4].copy_from_slice(&number.to_ne_bytes());
-        head[4..].copy_from_slice(&place.to_ne_bytes());
+        // So many numbers last for years.
+        let mut head = [0; NAME];
+        head[..5].copy_from_slice(&number.to_le_bytes()[..5]);
+        head[5..].copy_from_slice(&place.to_le_bytes());
         Ok(Definition { head, name: name_of(function), buffer: Arc::new(buffer), lasting })
     }
 }

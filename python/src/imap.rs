@@ -115,11 +115,11 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Does something with the iteration, without the interpreter.
-    fn with<R: Send>(
+    fn outside<R: Send>(
         &self,
         py: Python<'_>,
-        f: impl FnOnce(&mut Iter<Items>) -> R + Send,
-    ) -> PyResult<Option<R>> {
+        f: impl FnOnce(&mut Option<Iter<Items>>) -> R + Send,
+    ) -> PyResult<R> {
         let me = std::thread::current().id();
         if *lock(&self.inside) == Some(me) {
             return Err(PyRuntimeError::new_err("the iterable asks the iterator that takes from it"));
@@ -127,10 +127,19 @@ impl Stream {
         Ok(py.detach(|| {
             let mut iter = lock(&self.iter);
             *lock(&self.inside) = Some(me);
-            let result = iter.as_mut().map(f);
+            let result = f(&mut iter);
             *lock(&self.inside) = None;
             result
         }))
+    }
+
+    /// The same; `None` if the iteration has ended.
+    fn with<R: Send>(
+        &self,
+        py: Python<'_>,
+        f: impl FnOnce(&mut Iter<Items>) -> R + Send,
+    ) -> PyResult<Option<R>> {
+        self.outside(py, |iter| iter.as_mut().map(f))
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -170,6 +179,7 @@ pub(crate) fn start<'py>(
     let py = engine.py();
     let iterator = iterable.try_iter()?.into_any().unbind();
     let this = engine.get();
+    this.shared.check(py)?;
     let definition = this.functions.define(&this.hasty, &this.pickle, function);
     let name = match &definition {
         Ok(definition) => definition.name.clone(),
@@ -223,12 +233,12 @@ impl IMapIterator {
         }
     }
 
-    fn end(&self, py: Python<'_>) {
+    fn end(&self, py: Python<'_>) -> PyResult<()> {
         self.stream.ended.store(true, Ordering::Relaxed);
-        let iter = py.detach(|| lock(&self.stream.iter).take());
-        drop(iter);
+        drop(self.stream.outside(py, Option::take)?);
         let owner = lock(&self.owner).take();
         drop(owner);
+        Ok(())
     }
 }
 
@@ -246,6 +256,7 @@ impl IMapIterator {
     /// seconds: then it can be asked for again.
     #[pyo3(signature = (timeout=None))]
     fn next<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        self.engine.get().shared.check(py)?;
         let deadline = wait::deadline(timeout);
         loop {
             let now = std::time::Instant::now();
@@ -254,7 +265,7 @@ impl IMapIterator {
             match self.stream.with(py, |iter| iter.next(Some(slice)))? {
                 None => return Err(PyStopIteration::new_err(())),
                 Some(None) => {
-                    self.end(py);
+                    self.end(py)?;
                     return Err(PyStopIteration::new_err(()));
                 }
                 Some(Some(Err(error))) if matches!(error.kind(), ErrorKind::Timeout { .. }) => {
@@ -269,7 +280,8 @@ impl IMapIterator {
     }
 
     /// Takes no more items; what no worker has begun is not done.
-    fn close(&self, py: Python<'_>) {
-        self.end(py);
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.engine.get().shared.check(py)?;
+        self.end(py)
     }
 }

@@ -46,7 +46,7 @@ impl MapResult {
 pub(crate) struct Sent {
     pub pending: MapPending,
     chunksize: usize,
-    shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     name: String,
     /// What kept a chunk from being sent, and its first item.
     early: Mutex<Option<(usize, PyErr)>>,
@@ -253,12 +253,12 @@ pub(crate) fn submit<'py>(
     chunksize: Option<usize>,
     callbacks: Callbacks,
 ) -> PyResult<Bound<'py, MapResult>> {
+    engine.shared.check(py)?;
     let (input, count) = input(iterable)?;
     let chunksize = chunksize.unwrap_or_else(|| count.div_ceil(4 * engine.processes)).max(1);
     let chunksize = chunksize.min(u32::MAX as usize);
     let make = |result| Bound::new(py, PyClassInitializer::from(result).add_subclass(MapResult));
     if count == 0 {
-        caller.check_process().map_err(|error| to_py(py, &error, None))?;
         return make(ApplyResult::done(PyList::empty(py).into_any().unbind()));
     }
     let mut early = None;

@@ -2,6 +2,7 @@
 
 use crate::codec::{RawBuffer, Store};
 use crate::error::to_py;
+use crate::overflow::is_full;
 use crate::wait;
 use engine::ErrorKind;
 use engine::raw::{Buffer, Caller, Private};
@@ -115,8 +116,10 @@ impl Memories {
 /// Memory of this size; waits, if tasks that are on their way have it all.
 pub(crate) fn patiently(py: Python<'_>, caller: &Caller, len: usize) -> PyResult<Buffer> {
     loop {
+        // Without tasks on their way nobody gives anything back.
+        let hope = caller.in_flight() > 0;
         match caller.buffer(len) {
-            Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { needed, quota, .. } if needed <= quota) => {
+            Err(error) if is_full(&error) && hope => {
                 let caller = caller.patience(wait::SLICE);
                 let made = py.detach(|| caller.buffer(len));
                 match made {

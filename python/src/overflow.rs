@@ -142,8 +142,10 @@ impl Shared {
     fn attempt(&self, task: Task) -> Option<Task> {
         match task {
             Task::Call { caller, bytes, keep, placed } => {
+                // Without tasks on their way nobody gives anything back.
+                let hope = caller.in_flight() > 0;
                 match submit(&caller.patience(PATIENCE), self.name, &bytes, &keep) {
-                    Err(error) if is_full(&error) => Some(Task::Call { caller, bytes, keep, placed }),
+                    Err(error) if is_full(&error) && hope => Some(Task::Call { caller, bytes, keep, placed }),
                     submitted => {
                         placed(submitted);
                         None

@@ -23,6 +23,16 @@ const SLOTS: u32 = 1 << 16;
 /// What results share with their pool.
 pub(crate) struct Shared {
     pub pickle: Pickle,
+    /// Submits without waiting.
+    pub hasty: Caller,
+}
+
+impl Shared {
+    /// Refuses a forked child: it has neither the pool's memory nor the threads that hold its locks.
+    #[inline]
+    pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
+        self.hasty.check_process().map_err(|error| to_py(py, &error, None))
+    }
 }
 
 /// The engine's pool. It ends with the last reference, which takes threads that need the interpreter.
@@ -48,8 +58,6 @@ impl Drop for Held {
 pub(crate) struct Engine {
     pool: Held,
     pub(crate) name: Name,
-    /// Submits without waiting.
-    pub(crate) hasty: Caller,
     pub(crate) shared: Arc<Shared>,
     pub(crate) functions: Functions,
     pub(crate) memories: Memories,
@@ -98,7 +106,7 @@ impl Engine {
         main: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         crate::worker::register(py)?;
-        let shared = Arc::new(Shared { pickle: Pickle::import(py, "dump_arguments")? });
+        let pickle = Pickle::import(py, "dump_arguments")?;
         let failed = Arc::new(Mutex::new(None));
         let launcher = PythonLauncher::new(launcher, failed.clone());
         let mut builder = Pool::builder().processes(processes).slots(SLOTS).retries(retries).launcher(launcher);
@@ -111,12 +119,11 @@ impl Engine {
             let raised: Option<PyErr> = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
             raised.unwrap_or_else(|| to_py(py, &error, None))
         })?;
-        let hasty = pool.raw().patience(NO_PATIENCE);
+        let shared = Arc::new(Shared { pickle, hasty: pool.raw().patience(NO_PATIENCE) });
         let name = Name::new(FUNCTION).map_err(|error| to_py(py, &error, None))?;
         Ok(Engine {
             pool: Held(Some(Arc::new(pool))),
             name,
-            hasty,
             shared,
             functions: Functions::new(main.unwrap_or_else(|| py.None())),
             memories: Memories::default(),
@@ -212,6 +219,9 @@ impl Engine {
     fn pending(&self) -> usize {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = streams.iter().filter_map(Weak::upgrade).filter(|stream| !stream.has_ended()).count();
+        if self.hasty.check_process().is_err() {
+            return 0;
+        }
         self.hasty.in_flight() + self.overflow.len() + streams
     }
 
@@ -225,6 +235,9 @@ impl Engine {
 
     /// Kills the workers; what is not done fails.
     fn terminate(&self, py: Python<'_>) {
+        if self.hasty.check_process().is_err() {
+            return; // the workers are another process's
+        }
         py.detach(|| {
             self.overflow.end(ErrorKind::Terminated.into());
             self.pool.terminate();
@@ -233,6 +246,7 @@ impl Engine {
 
     /// Waits until all workers are gone and all callbacks have run.
     fn join(&self, py: Python<'_>) -> PyResult<()> {
+        self.shared.check(py)?;
         wait::sliced(py, None, |limit| self.overflow.drained(limit))?;
         let streams = {
             let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,7 +272,7 @@ impl Engine {
 
     /// Raises what keeps this process from using the pool.
     fn check(&self, py: Python<'_>) -> PyResult<()> {
-        self.hasty.check_process().map_err(|error| to_py(py, &error, None))
+        self.shared.check(py)
     }
 }
 

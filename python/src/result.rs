@@ -113,13 +113,6 @@ impl Place {
         }
     }
 
-    fn check_process(&self) -> Result<(), Error> {
-        match self {
-            Place::Engine(pending) => pending.check_process(),
-            _ => Ok(()),
-        }
-    }
-
     /// The answer, which is there.
     fn take(&self) -> Option<Result<Bytes, Error>> {
         match self {
@@ -220,6 +213,7 @@ impl ApplyResult {
             return Some(value);
         }
         let result = match &self.work {
+            Work::Call(sent) if sent.shared.check(py).is_err() => return None,
             Work::Call(sent) if sent.place.is_ready() => sent.read(py, sent.place.take()?),
             Work::Map(sent) if sent.pending.ready() => sent.read(py, sent.pending.get(None)),
             _ => return None,
@@ -231,12 +225,11 @@ impl ApplyResult {
         if let Some(value) = self.look(py) {
             return Ok(Some(value));
         }
-        let usable = match &self.work {
-            Work::Call(sent) => sent.place.check_process(),
-            Work::Map(sent) => sent.pending.check_process(),
-            Work::None => Ok(()),
-        };
-        usable.map_err(|error| to_py(py, &error, None))?;
+        match &self.work {
+            Work::Call(sent) => sent.shared.check(py)?,
+            Work::Map(sent) => sent.shared.check(py)?,
+            Work::None => {}
+        }
         let deadline = wait::deadline(timeout);
         let waited = wait::sliced(py, deadline, |limit| match (&self.told, &self.work) {
             (Some(told), _) => told.wait(limit),
@@ -393,6 +386,7 @@ struct Begun {
 }
 
 fn begin(engine: &Engine, call: &Call<'_, '_>) -> PyResult<Begun> {
+    engine.shared.check(call.args.py())?;
     let (message, definition, early) = call.message(engine);
     let caller = call.caller.clone();
     let pending = if engine.overflow.is_empty() {

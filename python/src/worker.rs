@@ -1,12 +1,12 @@
 //! What a worker process does.
 
-use crate::call::{CALL, ECHO, HEAD, ITEM, OF_MANY, STAR, STAR_OF_MANY};
+use crate::call::{CALL, CALL_NAMED, ECHO, HEAD, ITEM, OF_MANY, STAR, STAR_OF_MANY};
 use crate::codec::{Decoder, Encoder, Fetch, LOCAL, RAISED, RawBuffer, Store};
-use crate::function::{self, FRESH, UNIT};
+use crate::function::{self, FRESH, NAME, UNIT};
 use crate::memory::View;
 use crate::pickle::Pickle;
 use engine::raw::{Failure, Function, Output, Private, Service, buffer_at, register as register_function};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PySystemExit, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::cell::{Cell, RefCell};
@@ -30,20 +30,25 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
 
 /// Serves the pool whose seat this descriptor is, and returns when this process is to leave.
 ///
-/// `initialize` is called first; what it raises ends the pool.
+/// `initialize` is called first; what it raises is told to the pool, which ends, and ends this process.
 #[pyfunction]
 pub(crate) fn serve(py: Python<'_>, fd: i32, initialize: Py<PyAny>) -> PyResult<()> {
     register(py)?;
     STATE.with(|state| state.pickle(py).map(drop))?;
     // SAFETY: the caller gives the descriptor away.
     let seat = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut failed = false;
     let served = py.detach(|| {
+        let failed = &mut failed;
         let service = Service {
             initialize: Box::new(move || {
                 Python::attach(|py| {
                     let initialized = initialize.bind(py).call0();
                     drop(initialize);
-                    initialized.map(drop).map_err(|error| told(py, &error))
+                    initialized.map(drop).map_err(|error| {
+                        *failed = true;
+                        told(py, &error)
+                    })
                 })
             }),
             // The interpreter is held for a whole chunk; whoever waits for it gets it between chunks, and whenever
@@ -57,7 +62,10 @@ pub(crate) fn serve(py: Python<'_>, fd: i32, initialize: Py<PyAny>) -> PyResult<
         };
         engine::raw::serve(seat, service)
     });
-    served.map_err(|error| crate::error::to_py(py, &error, None))
+    match served {
+        Err(_) if failed => Err(PySystemExit::new_err(1)), // the pool tells of it
+        served => served.map_err(|error| crate::error::to_py(py, &error, None)),
+    }
 }
 
 /// An exception as text, with its traceback.
@@ -79,9 +87,9 @@ thread_local! {
 #[derive(Default)]
 struct State {
     pickle: OnceLock<Pickle>,
-    functions: RefCell<HashMap<u32, Known>>,
+    functions: RefCell<HashMap<u64, Known>>,
     /// The one that was called last.
-    last: RefCell<Option<(u32, Py<PyAny>)>>,
+    last: RefCell<Option<(u64, Py<PyAny>)>>,
     /// The sequence whose items are being worked on.
     many: RefCell<Option<Many>>,
     /// Mappings of what the running task was sent.
@@ -292,6 +300,14 @@ fn raised(
     raise(pickle, &described, out, behind)
 }
 
+/// A number in so many bytes.
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
+}
+
 /// Calls the function; `None` if the call is only to come back.
 fn call<'py>(
     py: Python<'py>,
@@ -300,22 +316,22 @@ fn call<'py>(
     input: &[u8],
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let (head, rest) = input.split_first_chunk::<HEAD>().ok_or_else(damaged)?;
-    let kind = head[8];
+    let kind = head[NAME];
     if kind == ECHO {
         return Ok(None);
     }
-    let number = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let function = function(py, state, pickle, number(0), number(4))?;
+    let number = word(&head[..5]);
+    let function = function(py, state, pickle, number, word(&head[5..NAME]))?;
     let mut fetch = Sent { views: &state.views };
     let mut decoder = Decoder { pickle, bytes: rest, fetch: &mut fetch };
     match kind {
         CALL => {
-            let args = decoder.value(py)?;
+            let args = decoder.value(py)?.cast_into::<PyTuple>().map_err(|_| damaged())?;
+            function.call1(args).map(Some)
+        }
+        CALL_NAMED => {
+            let args = decoder.value(py)?.cast_into::<PyTuple>().map_err(|_| damaged())?;
             let kwds = decoder.value(py)?;
-            let args = args.cast_into::<PyTuple>().map_err(|_| damaged())?;
-            if kwds.is_none() {
-                return function.call1(args).map(Some);
-            }
             let kwds = match kwds.cast_into::<PyDict>() {
                 Ok(kwds) => kwds,
                 Err(error) => {
@@ -366,8 +382,8 @@ fn function<'py>(
     py: Python<'py>,
     state: &State,
     pickle: &Pickle,
-    number: u32,
-    place: u32,
+    number: u64,
+    place: u64,
 ) -> PyResult<Bound<'py, PyAny>> {
     if let Some((last, function)) = &*state.last.borrow()
         && *last == number
@@ -385,16 +401,13 @@ fn function<'py>(
         }
         return Ok(function);
     }
-    let offset = u64::from(place) * UNIT;
+    let offset = place * UNIT;
     let head = sent(offset, function::HEAD as u64)?;
-    let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    if word(0) != number {
+    if word(&head[..8]) != number {
         return Err(damaged());
     }
-    let fresh = word(4) & FRESH != 0;
-    let mut len = [0; 8];
-    len.copy_from_slice(&head[8..16]);
-    let bytes = sent(offset + function::HEAD as u64, u64::from_ne_bytes(len))?;
+    let fresh = word(&head[8..16]) & FRESH != 0;
+    let bytes = sent(offset + function::HEAD as u64, word(&head[16..24]))?;
     let function = pickle.loads(py, bytes, &pyo3::types::PyList::empty(py))?;
     let known = Known { function: function.clone().unbind(), only: fresh.then_some(task) };
     let forgotten = {
@@ -414,15 +427,13 @@ fn of_many<'py>(
     pickle: &Pickle,
     mut rest: &[u8],
 ) -> PyResult<(Bound<'py, PyAny>, bool)> {
-    let mut word = |len: usize| -> PyResult<u64> {
+    let mut next = |len: usize| -> PyResult<u64> {
         let (taken, left) = rest.split_at_checked(len).ok_or_else(damaged)?;
         rest = left;
-        let mut word = [0; 8];
-        word[..len].copy_from_slice(taken);
-        Ok(u64::from_le_bytes(word))
+        Ok(word(taken))
     };
-    let (index, count, number) = (word(4)?, word(4)?, word(8)?);
-    let (offset, len) = (word(8)?, word(8)?);
+    let (index, count, number) = (next(4)?, next(4)?, next(8)?);
+    let (offset, len) = (next(8)?, next(8)?);
     let known = state.many.borrow().as_ref().filter(|many| many.number == number).map(|many| many.items.clone_ref(py));
     let items = match known {
         Some(items) => items.into_bound(py),

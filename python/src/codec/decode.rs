@@ -119,8 +119,11 @@ impl<'b> Decoder<'_, 'b, '_> {
                 }
                 BYTES => Ok(PyBytes::new(py, self.span()?).into_any()),
                 BYTEARRAY => Ok(PyByteArray::new(py, self.span()?).into_any()),
-                TUPLE => {
-                    let count = self.count()?;
+                TUPLE | SHORT_TUPLE => {
+                    let count = match tag {
+                        TUPLE => self.count()?,
+                        _ => u32::from(self.array::<1>()?[0]),
+                    };
                     let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(count as ffi::Py_ssize_t))?;
                     for index in 0..count {
                         let item = self.value(py)?;

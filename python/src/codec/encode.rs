@@ -111,7 +111,7 @@ impl Encoder<'_, '_> {
                 .then(|| Bound::from_borrowed_ptr(args.py(), ffi::PyTuple_GetItem(args.as_ptr(), 0)))
         };
         let Some(single) = single else { return self.value(args) };
-        self.tag_count(TUPLE, 1);
+        self.tuple(1);
         // Nothing else is sent that could refer to it, too.
         match self.plain(&single, 1, Referred::Alone)? {
             Plain::Written => Ok(()),
@@ -126,6 +126,13 @@ impl Encoder<'_, '_> {
     fn tag_count(&mut self, tag: u8, count: u32) {
         self.out.push(tag);
         self.out.extend_from_slice(&count.to_ne_bytes());
+    }
+
+    fn tuple(&mut self, count: u32) {
+        match u8::try_from(count) {
+            Ok(count) => self.out.extend_from_slice(&[SHORT_TUPLE, count]),
+            Err(_) => self.tag_count(TUPLE, count),
+        }
     }
 
     fn word(&mut self, tag: u8, word: [u8; 8]) {
@@ -179,7 +186,7 @@ impl Encoder<'_, '_> {
                 if depth >= DEPTH || count as usize > u32::MAX as usize {
                     return Ok(Plain::No);
                 }
-                self.tag_count(TUPLE, count as u32);
+                self.tuple(count as u32);
                 let within = self.within(object, referred);
                 for index in 0..count {
                     let item = Bound::from_borrowed_ptr(py, ffi::PyTuple_GetItem(pointer, index));

@@ -8,6 +8,7 @@
 //! | `INT`, `FLOAT` | 8 bytes |
 //! | `STR`, `BYTES`, `BYTEARRAY` | length (4), then as many bytes |
 //! | `TUPLE`, `LIST` | count (4), values |
+//! | `SHORT_TUPLE` | count (1), values |
 //! | `DICT` | count (4), keys and values in turn |
 //! | `FAR_BYTES`, `FAR_BYTEARRAY` | where (16) |
 //! | `PICKLE` | count of buffers (4), length (8), buffers, as many bytes |
@@ -42,6 +43,7 @@ pub(crate) const FAR_BYTEARRAY: u8 = 12;
 pub(crate) const PICKLE: u8 = 13;
 pub(crate) const RAISED: u8 = 14;
 pub(crate) const LOCAL: u8 = 15;
+pub(crate) const SHORT_TUPLE: u8 = 16;
 
 pub(crate) const NEAR: u8 = 0;
 pub(crate) const FAR: u8 = 1;
