@@ -153,7 +153,7 @@ fn killed(way: Way) {
     pool.close();
     pool.join().unwrap();
     hired.expect_all_ended();
-    drop(pool);
+    drop((asleep, pool));
     assert_eq!(before.left_over(), 0);
 }
 
