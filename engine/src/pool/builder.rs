@@ -227,7 +227,11 @@ impl Builder {
         fork_guard::install()?;
         let program = Program::current().fingerprint(); // workers need not find it again
         let functions = registry::list(); // workers know no others
-        let segment = Arc::new(Segment::create(sizes)?);
+        let mut segment = Segment::create(sizes)?;
+        if self.launcher.is_some() {
+            segment.keep_from_forks()?; // workers get theirs with their seats
+        }
+        let segment = Arc::new(segment);
         let header = segment.header();
         header.payload_format.store(crate::payload::format_fingerprint(), Ordering::Relaxed);
         header.program.store(program, Ordering::Relaxed);

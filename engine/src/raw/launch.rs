@@ -26,7 +26,8 @@ pub trait Launcher: Send {
     /// How a process ended that [`start`](Self::start) has started; `None` if that is unknown. It is asked once, when
     /// the process is dead.
     ///
-    /// The pool itself does not wait for these processes: who is their parent has to, if nobody else does.
+    /// The pool itself does not wait for these processes: who is their parent has to, if nobody else does. If it takes a
+    /// moment until the end is known here, this may wait for it.
     fn exit_of(&mut self, worker: u32, pid: u32) -> Option<Exit>;
 }
 

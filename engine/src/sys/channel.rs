@@ -18,7 +18,7 @@ use rustix::net::{
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
 use crate::error::{Error, Result};
-use crate::sys::fork_guard::Kept;
+use crate::sys::fork_guard::{Held, Kept};
 use crate::sys::process::ProcessHandle;
 
 /// The most bytes in a message. Socket buffers are larger by default, so one message always fits.
@@ -53,13 +53,7 @@ pub(crate) enum Received {
 
 /// One end of a connection that carries whole messages.
 #[derive(Debug)]
-pub(crate) struct Channel(End);
-
-#[derive(Debug)]
-enum End {
-    Shared(OwnedFd),
-    Kept(Kept),
-}
+pub(crate) struct Channel(Held);
 
 impl Channel {
     /// Two connected ends, neither of which survives `execve`.
@@ -71,7 +65,7 @@ impl Channel {
     /// The same, but forked children do not get them; only forks by the calling thread leave the second end open.
     pub(crate) fn kept_pair() -> Result<(Self, Self)> {
         let (a, b) = Kept::pair(Self::sockets)?;
-        Ok((Self(End::Kept(a)), Self(End::Kept(b))))
+        Ok((Self(Held::Kept(a)), Self(Held::Kept(b))))
     }
 
     /// What [`pair`](Self::pair) is made of.
@@ -82,7 +76,7 @@ impl Channel {
     }
 
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
-        Self(End::Shared(fd))
+        Self(Held::Shared(fd))
     }
 
     /// Closes it in programs that this process runs.
@@ -261,10 +255,7 @@ impl Channel {
 
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.0 {
-            End::Shared(fd) => fd.as_fd(),
-            End::Kept(kept) => kept.as_fd(),
-        }
+        self.0.as_fd()
     }
 }
 

@@ -36,6 +36,36 @@ pub(crate) fn install() -> Result<()> {
     Err(Error::io("cannot register a fork handler", std::io::Error::from_raw_os_error(errno)))
 }
 
+/// A descriptor, which forked children may get or not.
+#[derive(Debug)]
+pub(crate) enum Held {
+    Shared(OwnedFd),
+    Kept(Kept),
+}
+
+impl Held {
+    /// Keeps it from forked children from now on.
+    pub(crate) fn keep(&mut self) -> Result<()> {
+        if let Held::Shared(fd) = self {
+            // Another number for the same, so that nothing is lost if there is none.
+            let kept = Kept::open(|| {
+                fd.as_fd().try_clone_to_owned().map_err(|error| Error::io("duplicating a descriptor", error))
+            })?;
+            *self = Held::Kept(kept);
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Held::Shared(fd) => fd.as_fd(),
+            Held::Kept(kept) => kept.as_fd(),
+        }
+    }
+}
+
 /// A descriptor that forked children do not get: it is closed in them before `fork` returns there.
 ///
 /// So somebody who waits for the last copy of it to be closed waits for this process only.
@@ -54,12 +84,14 @@ impl Kept {
         install()?;
         let list = List::lock();
         let (one, other) = make()?;
-        let generation = generation();
-        let keep = |fd: OwnedFd, inherited_by| {
-            list.entries().push(Entry { fd: fd.as_raw_fd(), inherited_by });
-            Kept { fd: ManuallyDrop::new(fd), generation }
-        };
-        Ok((keep(one, None), keep(other, Some(this_thread()))))
+        Ok((list.keep(one, None), list.keep(other, Some(this_thread()))))
+    }
+
+    /// Keeps the descriptor that `make` opens.
+    fn open(make: impl FnOnce() -> Result<OwnedFd>) -> Result<Self> {
+        install()?;
+        let list = List::lock();
+        Ok(list.keep(make()?, None))
     }
 }
 
@@ -115,6 +147,11 @@ impl List {
 struct Locked;
 
 impl Locked {
+    fn keep(&self, fd: OwnedFd, inherited_by: Option<usize>) -> Kept {
+        self.entries().push(Entry { fd: fd.as_raw_fd(), inherited_by });
+        Kept { fd: ManuallyDrop::new(fd), generation: generation() }
+    }
+
     #[expect(clippy::mut_from_ref, reason = "each caller is done with it before the next")]
     fn entries(&self) -> &mut Vec<Entry> {
         // SAFETY: the lock is held, and within this file no two of these overlap.

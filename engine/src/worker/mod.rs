@@ -21,6 +21,9 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Has to call what it is given.
+pub(crate) type Around<'a> = dyn Fn(&mut dyn FnMut()) + 'a;
+
 /// A task that this worker owns.
 #[derive(Clone, Copy)]
 pub(crate) struct Claimed {
@@ -80,7 +83,7 @@ pub(crate) struct Worker<'s> {
     tasks: u64,
     tasks_left: Option<u64>,
     /// Called around each task.
-    around: Option<&'s dyn Fn(&mut dyn FnMut())>,
+    around: Option<&'s Around<'s>>,
     /// Tells whether the pool's process is gone, if nobody ends this worker then.
     creator_gone: Option<&'s dyn Fn() -> bool>,
 }
@@ -149,7 +152,7 @@ impl<'s> Worker<'s> {
     }
 
     /// Has every task called by `around`, which is to call what it is given.
-    pub(crate) fn call_by(&mut self, around: &'s dyn Fn(&mut dyn FnMut())) {
+    pub(crate) fn call_by(&mut self, around: &'s Around<'s>) {
         self.around = Some(around);
     }
 

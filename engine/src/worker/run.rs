@@ -1,7 +1,7 @@
 //! Running a claimed task and publishing its result.
 
 use super::output::{Small, TaskMemory};
-use super::{Claimed, Worker};
+use super::{Around, Claimed, Worker};
 use crate::arena::Block;
 use crate::payload::{Room, Span};
 use crate::slot::{
@@ -215,7 +215,7 @@ impl Worker<'_> {
 }
 
 /// Calls `code` from within `around`.
-fn call_within(around: &dyn Fn(&mut dyn FnMut()), code: Code, call: &mut Call<'_>) -> Return {
+fn call_within(around: &Around<'_>, code: Code, call: &mut Call<'_>) -> Return {
     let mut returned = None;
     let ended = catch(|| {
         around(&mut || {

@@ -4,11 +4,12 @@ use crate::hired::{Hired, PLAIN, Plan, Way};
 use crate::{SOON, builder, double, in_ways, pool};
 use libtest_mimic::Trial;
 use ringpool::raw::Name;
-use ringpool::{ErrorKind, Exit, Pool};
-use ringpool_tests::leftovers::Before;
+use ringpool::{ErrorKind, Exit};
+use ringpool_tests::leftovers::{self, Before};
 use ringpool_tests::signs::{Sign, note};
 use ringpool_tests::{audit, eventually, procs, test};
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend(in_ways("around, in a mood", moody));
     tests.extend(in_ways("terminated", terminated));
     tests.push(test("several pools side by side", side_by_side));
+    tests.push(test("memory of other pools", memory_of_others));
     tests.push(test("no name", no_name));
     tests
 }
@@ -153,7 +155,7 @@ fn killed(way: Way) {
     pool.close();
     pool.join().unwrap();
     hired.expect_all_ended();
-    drop(pool);
+    drop((asleep, pool));
     assert_eq!(before.left_over(), 0);
 }
 
@@ -242,9 +244,25 @@ fn side_by_side() {
     assert_eq!(before.left_over(), 0);
 }
 
+/// What one pool's workers inherit of another must not outlive that.
+fn memory_of_others() {
+    let hired = [Hired::plain(Way::Forks), Hired::plain(Way::Forks)];
+    let first = pool(1, &hired[0]);
+    let second = pool(1, &hired[1]);
+    for (pool, hired) in [&first, &second].into_iter().zip(&hired) {
+        assert_eq!(pool.apply(double, (1,)).unwrap(), 2);
+        assert_eq!(leftovers::memory_of(hired.pid_of(1)).len(), 2, "its own, of one pool");
+    }
+    let both = leftovers::memory_of(std::process::id());
+    assert_eq!(both.len(), 4);
+    drop(first);
+    let gone: BTreeSet<String> = &both - &leftovers::memory_of(std::process::id());
+    assert_eq!(gone.len(), 2);
+    assert_eq!(leftovers::holders(&gone), [0u32; 0]);
+    drop(second);
+}
+
 fn no_name() {
     let error = builder(1, &Hired::plain(Way::Forks)).name("launched").start().unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Invalid { .. }), "{error:?}");
-    let unused: Pool = pool(1, &Hired::plain(Way::Forks));
-    drop(unused);
 }

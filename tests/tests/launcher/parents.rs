@@ -1,10 +1,11 @@
-//! The pool's process is killed: its workers go, too, even if another child of it lives on.
+//! The pool's process is killed: its workers go, too, even if another child of it lives on, which has nothing of the pool.
 
 use crate::SOON;
 use crate::hired::{Hired, PLAIN, Plan, WAYS, Way};
 use libtest_mimic::Trial;
 use ringpool::Pool;
 use ringpool_tests::actor::{Actor, wait_for_the_end};
+use ringpool_tests::leftovers::memory_of;
 use ringpool_tests::signs::{Sign, note, wait_for_note};
 use ringpool_tests::{eventually, procs, test};
 use std::time::Duration;
@@ -119,6 +120,9 @@ fn gone(way: Way, when: &str) {
         procs::stat(pids[at]).is_some_and(|stat| stat.state != 'Z' && stat.started == started[at])
     };
     assert!((0..5).all(runs));
+    let have_nothing = || memory_of(pids[0]).is_empty() && memory_of(pids[1]).is_empty();
+    eventually("the others have got through their forks", SOON, have_nothing);
+    assert!(!memory_of(parent.pid()).is_empty());
     if when == "initializing" {
         eventually("all are in their initializers", SOON, || notes.count() == 3);
     }
