@@ -52,7 +52,7 @@ pub use items::Array;
 pub use iter::{Iter, Order, Source};
 pub use map::MapPending;
 pub use name::Name;
-pub use private::buffer_at;
+pub use private::{Private, buffer_at};
 pub use queue::Queue;
 pub use results::{Bytes, Results};
 pub use task::{Batch, Failure, Function, Output, register};
