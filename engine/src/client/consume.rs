@@ -293,7 +293,7 @@ impl Client {
         // SAFETY: we hold the block from here on; `held` is kept as long as the slice is used.
         let bytes = unsafe { self.segment.payload(handle.owner, offset, len) };
         let bytes = bytes.ok_or_else(|| wrong("block ends outside its region"))?;
-        Ok(ResultBytes::Block { start: bytes.as_ptr(), len: bytes.len(), _held: held })
+        Ok(ResultBytes::Block { start: bytes.as_ptr(), len: bytes.len(), held })
     }
 
     /// A task whose worker died. A chunk keeps what is finished and goes on behind the item that failed.

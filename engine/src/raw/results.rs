@@ -5,6 +5,7 @@ use crate::chunk::ChunkReader;
 use crate::client::{ResultBytes, Tiny};
 use crate::error::{Error, Result};
 use crate::pool::Single;
+use crate::segment::Segment;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -41,18 +42,37 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Whether they lie in shared memory, and are no copy: more than 40 bytes, unless the pool is hardened, or many
+    /// results are kept already. Then they can be mapped [once more](super::Private::of_result).
+    pub fn is_shared(&self) -> bool {
+        self.segment().is_some()
+    }
+
+    /// The shared memory in which they lie.
+    pub(super) fn segment(&self) -> Option<&Segment> {
+        self.whole()?.segment()
+    }
+
+    /// What they are part of.
+    fn whole(&self) -> Option<&ResultBytes> {
+        match &self.0 {
+            Held::Own(bytes) => Some(bytes),
+            Held::Call(single) => single.outcome()?.as_ref().ok(),
+            Held::Part(bytes, _) => Some(bytes),
+        }
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 
     /// As long as the [`Bytes`] are not moved.
     fn deref(&self) -> &[u8] {
+        let whole = self.whole().map(ResultBytes::as_slice).unwrap_or_default();
         match &self.0 {
-            Held::Own(bytes) => bytes.as_slice(),
-            Held::Call(single) => match single.outcome() {
-                Some(Ok(bytes)) => bytes.as_slice(),
-                _ => &[],
-            },
-            Held::Part(bytes, range) => bytes.as_slice().get(range.clone()).unwrap_or_default(),
+            Held::Part(_, range) => whole.get(range.clone()).unwrap_or_default(),
+            _ => whole,
         }
     }
 }

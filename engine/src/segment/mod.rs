@@ -11,7 +11,7 @@ mod view;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{AtomicU64, Ordering, prefetch_payload};
 use crate::sys::fork_guard::Held;
-use crate::sys::{Mapping, create_memfd};
+use crate::sys::{CopyOnWrite, Mapping, create_memfd};
 pub(crate) use control::ControlMemory;
 pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
@@ -304,6 +304,17 @@ impl Segment {
             copy.set_len(len);
         }
         Some(copy)
+    }
+
+    /// These payload bytes once more, to be written privately. An error if they are not of the read-only mapping of
+    /// all regions.
+    pub(crate) fn copy_on_write(&self, bytes: &[u8]) -> Result<CopyOnWrite> {
+        let offset = bytes.as_ptr().addr().checked_sub(self.data.ptr().addr().get());
+        let inside =
+            |&offset: &usize| self.data.len().checked_sub(offset).is_some_and(|most| bytes.len() <= most);
+        let offset =
+            offset.filter(inside).ok_or_else(|| Error::invalid("the bytes are not in shared memory"))?;
+        CopyOnWrite::new(self.data_fd.as_fd(), offset as u64, bytes.len())
     }
 
     /// Where payload bytes are in the read-only mapping of all regions; `None` if they are not there.

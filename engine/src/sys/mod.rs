@@ -1,6 +1,7 @@
 //! What the engine asks of the operating system. Nothing in here knows the pool's protocol.
 
 mod channel;
+mod copy;
 mod cpus;
 pub(crate) mod fork_guard;
 mod inspect;
@@ -9,6 +10,7 @@ mod process;
 mod program;
 
 pub(crate) use channel::{Channel, EventFd, Listener, Received, Sent, Timer, Wait, connect, poll_for};
+pub(crate) use copy::CopyOnWrite;
 pub(crate) use cpus::{begin_elsewhere, usable_cpus, yield_cpu};
 pub(crate) use inspect::{children, fate, memfds_of, name_of, open_sealed};
 pub(crate) use memory::{Mapping, create_memfd, physical_memory};
