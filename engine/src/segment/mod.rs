@@ -329,6 +329,11 @@ impl Segment {
         CopyOnWrite::new(&self.unused, self.data_fd.as_fd(), offset as u64, bytes.len())
     }
 
+    /// Bytes that were written to in mappings of [`copy_on_write`](Self::copy_on_write) until these were dropped.
+    pub(crate) fn copied(&self) -> u64 {
+        self.unused.copied()
+    }
+
     /// Where payload bytes are in the read-only mapping of all regions; `None` if they are not there.
     fn payload_start(&self, owner: u32, offset: u64, len: u64) -> Option<NonNull<u8>> {
         let region = self.layout.sizes.region;

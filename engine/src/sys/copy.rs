@@ -1,6 +1,7 @@
 //! Parts of a file, copied page by page as they are written to.
 
 use super::memory::page_size;
+use super::pagemap;
 use crate::error::{Error, Result};
 use crate::sync::private::{Private, PrivateU8};
 use rustix::io::Errno;
@@ -10,7 +11,6 @@ use std::cell::{OnceCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -34,9 +34,9 @@ pub(crate) struct CopyOnWrite {
 }
 
 #[derive(Clone, Copy)]
-struct Pages {
-    start: NonNull<u8>,
-    len: usize,
+pub(super) struct Pages {
+    pub start: NonNull<u8>,
+    pub len: usize,
 }
 
 // SAFETY: an address and a length, without a reference to what is there.
@@ -66,6 +66,8 @@ struct Kept {
     /// Where in the file each begins; the one that was used last comes last.
     mappings: VecDeque<(u64, Pages)>,
     bytes: usize,
+    /// Bytes of copies that have been dropped.
+    copied: u64,
     /// Nothing is kept any more.
     closed: bool,
     /// Tells which pages of this process are copies; `None` if that cannot be told.
@@ -73,12 +75,13 @@ struct Kept {
 }
 
 impl Unused {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many bytes of mappings have been written to until they were not needed any more, in whole pages.
+    pub(crate) fn copied(&self) -> u64 {
+        self.lock().copied
     }
 
     /// A mapping that begins there in the file and is at least so long.
@@ -127,44 +130,12 @@ impl Unused {
 impl Kept {
     /// Makes all pages show the file again; `false` if it cannot be told which are to.
     fn drop_copies(&mut self, pages: Pages) -> bool {
-        // Of an entry of `/proc/self/pagemap`: https://docs.kernel.org/admin-guide/mm/pagemap.html
-        const THERE: u64 = 1 << 63;
-        const SWAPPED: u64 = 1 << 62;
-        const OF_FILE: u64 = 1 << 61;
-        let Some(pagemap) = self.pagemap.get_or_init(|| File::open("/proc/self/pagemap").ok()) else { return false };
-        let mut entries = [[0_u8; 8]; 4096];
-        let first = pages.start.addr().get() / page_size();
-        let count = pages.len / page_size();
-        // Pages that are copies, one after the other.
-        let mut run = 0..0;
-        let drop_run = |run: &std::ops::Range<usize>| {
-            let start = pages.start.as_ptr().wrapping_add(run.start * page_size());
-            let len = run.len() * page_size();
-            // SAFETY: inside of a mapping that nobody looks at.
-            run.is_empty() || unsafe { madvise(start.cast(), len, Advice::LinuxDontNeed) }.is_ok()
+        let pagemap = self.pagemap.get_or_init(|| File::open("/proc/self/pagemap").ok());
+        let forget = |copies: Pages| {
+            self.copied += copies.len as u64;
+            copies.forget()
         };
-        for at in (0..count).step_by(entries.len()) {
-            let entries = &mut entries[..(count - at).min(4096)];
-            let bytes = entries.as_flattened_mut();
-            if pagemap.read_exact_at(bytes, ((first + at) * 8) as u64).is_err() {
-                return false;
-            }
-            for (index, entry) in entries.iter().enumerate() {
-                let entry = u64::from_ne_bytes(*entry);
-                if entry & (THERE | SWAPPED) == 0 || entry & OF_FILE != 0 {
-                    continue;
-                }
-                let page = at + index;
-                if run.end == page {
-                    run.end += 1;
-                } else if drop_run(&run) {
-                    run = page..page + 1;
-                } else {
-                    return false;
-                }
-            }
-        }
-        drop_run(&run)
+        pagemap.as_ref().is_some_and(|pagemap| pagemap::each_copy(pagemap, pages, forget))
     }
 }
 
@@ -284,6 +255,12 @@ impl Pages {
         // SAFETY: a mapping of this module's, of which nobody knows any more.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+    }
+
+    /// Makes pages that are copies show the file again. Nobody looks at them. Whether that was possible.
+    fn forget(self) -> bool {
+        // SAFETY: inside of a mapping of this module's.
+        unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxDontNeed) }.is_ok()
     }
 
     fn own(self) -> Result<(), Errno> {

@@ -6,6 +6,7 @@ mod cpus;
 pub(crate) mod fork_guard;
 mod inspect;
 mod memory;
+mod pagemap;
 mod process;
 mod program;
 
