@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 /// Memory of a worker, which a task can fill and make its [output](super::Output::adopt), without a copy.
 ///
-/// It can be kept from one task to the next, and be dropped by any thread: the worker takes it back with its next look
-/// for memory. Nobody else sees what it holds, and children that are forked do not have it.
+/// It can be kept from one task to the next (an [audit](crate::audit) finds it then, as memory that no task uses), and be
+/// dropped by any thread: by another than the worker's own it is given back when the worker next looks for memory. Nobody
+/// else sees what it holds, and children that are forked do not have it.
 pub struct Claimed {
     block: Block,
     len: usize,
@@ -75,8 +76,12 @@ impl Claimed {
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        if !self.adopted {
-            self.returned.add(self.block);
+        if self.adopted {
+            return;
+        }
+        match here() {
+            Some(home) if home.is_of(&self.returned) => home.give_back(self.block.ptr),
+            _ => self.returned.add(self.block),
         }
     }
 }

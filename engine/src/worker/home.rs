@@ -80,6 +80,12 @@ impl Home {
         self.region.borrow_mut().allocate_beside(segment, bytes, held)
     }
 
+    /// An error if such a block can never be had beside what tasks have been lent.
+    pub(super) fn check_beside(&self, bytes: usize, held: Option<usize>) -> Result<()> {
+        let lent = self.lent.borrow();
+        self.region.borrow().check_beside(bytes, held.into_iter().chain(lent.iter().map(|block| block.len)))
+    }
+
     pub(super) fn free(&self, segment: &Segment, block: BlockHandle) {
         self.region.borrow_mut().free(segment, block);
     }
@@ -104,6 +110,11 @@ impl Home {
     /// Where any thread can give back what was lent.
     pub(crate) fn returned(&self) -> Arc<Returned> {
         self.returned.clone()
+    }
+
+    /// Whether that is where blocks of this worker are given back.
+    pub(crate) fn is_of(&self, returned: &Arc<Returned>) -> bool {
+        Arc::ptr_eq(&self.returned, returned)
     }
 
     /// Frees what other threads have given back.
