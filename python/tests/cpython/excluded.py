@@ -2,6 +2,6 @@
 
 EXCLUDED = {
     "TestPoolNotLeakOnFailure.test_release_unused_processes": (
-        "its fake processes have no process ids; tests/test_construct.py does the same with real ones"
+        "its fake processes have no process ids; tests/test_face.py does the same with real ones"
     ),
 }
