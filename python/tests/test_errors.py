@@ -20,11 +20,11 @@ def test_exceptions_come_back(shared_pool):
 
 def test_the_cause_is_a_remote_traceback(shared_pool):
     for call in (
-        lambda: shared_pool.apply(tasks.deep, (3,)),
-        lambda: shared_pool.map(tasks.deep, [3]),
-        lambda: list(shared_pool.imap(tasks.deep, [3])),
-        lambda: list(shared_pool.imap_unordered(tasks.deep, [3])),
-        lambda: shared_pool.starmap(tasks.deep, [(3,)]),
+        lambda: shared_pool.apply(tasks.deep, (2,)),
+        lambda: shared_pool.map(tasks.deep, [2]),
+        lambda: list(shared_pool.imap(tasks.deep, [2])),
+        lambda: list(shared_pool.imap_unordered(tasks.deep, [2])),
+        lambda: shared_pool.starmap(tasks.deep, [(2,)]),
     ):
         with pytest.raises(ValueError) as caught:
             call()
@@ -33,8 +33,7 @@ def test_the_cause_is_a_remote_traceback(shared_pool):
         assert str(cause) == cause.tb
         assert cause.tb.startswith('\n"""\nTraceback (most recent call last):\n')
         assert cause.tb.endswith('ValueError: in the deep\n"""')
-        # Python shortens the same frame that comes again and again, but not four of them.
-        assert cause.tb.count("in deep") == 4
+        assert cause.tb.count("in deep") == 3
         assert "tasks.py" in cause.tb
 
 
@@ -75,8 +74,9 @@ def test_exceptions_of_every_kind(fork_pool, error):
         fork_pool.apply(raise_it, (error,))
     assert type(caught.value) is type(error)
     assert repr(caught.value) == repr(error)
-    with pytest.raises(type(error)):
-        fork_pool.map(raise_it, [error, error])
+    if support.OURS or type(error) is not StopIteration:  # which ends multiprocessing's chunk silently
+        with pytest.raises(type(error)):
+            fork_pool.map(raise_it, [error, error])
 
 
 def raise_it(error):
@@ -190,7 +190,8 @@ def test_results_that_do_not_pickle_in_maps(shared_pool):
 def test_exceptions_that_do_not_pickle(shared_pool):
     with pytest.raises(MaybeEncodingError) as caught:
         shared_pool.apply(tasks.hidden_error)
-    assert "NotPickled('text')" in caught.value.value
+    if support.OURS:  # multiprocessing shows its own wrapper
+        assert "NotPickled('text')" in caught.value.value
     assert "never" in caught.value.exc
     with pytest.raises(MaybeEncodingError):
         shared_pool.map(raises_hidden, range(4))

@@ -381,6 +381,7 @@ def test_results_come_while_the_source_waits(fork_pool):
     assert list(iterator) == [9]
 
 
+@pytest.mark.ours
 def test_a_source_may_use_the_pool(fork_pool):
     def source():
         for n in range(20):
