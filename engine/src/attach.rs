@@ -1,7 +1,7 @@
 //! Joining another program's pool as a worker.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::{ToChild, run_worker};
+use crate::launch::{Manner, ToChild, run_worker};
 use crate::name_card;
 use crate::segment::{FunctionEntry, Segment};
 use crate::sync::Ordering;
@@ -135,7 +135,8 @@ impl Attached {
     pub fn serve(self) -> Result<Served> {
         let Attached { segment, channel, creator, incarnation, same_program } = self;
         let creator_gone = || creator.is_dead();
-        let (reason, _) = run_worker(&segment, incarnation, same_program, &channel, &creator_gone, false);
+        let (reason, _) =
+            run_worker(&segment, incarnation, same_program, &channel, Manner::Guest(&creator_gone));
         // In this order: the pool takes the hang-up for a sign that we cannot write its memory any more.
         drop(segment);
         drop(channel);

@@ -128,7 +128,7 @@ unsafe fn start(
         let (caller, name) = unsafe { (caller(pool)?, name(task)?) };
         let next = next.ok_or_else(|| Failed::null("next"))?;
         let place = place(iter, "iter")?;
-        let iter = caller.imap(name, Inputs { next, userdata }, chunksize.max(1), order)?;
+        let iter = caller.imap(name, Inputs { next, userdata }, chunksize.max(1), order, None)?;
         let turn = Mutex::new(Turn { iter: Some(iter), thread: None });
         let iter = rp_iter { turn, ended: Condvar::new() };
         // SAFETY: the caller's place.

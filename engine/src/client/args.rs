@@ -246,6 +246,13 @@ impl Args {
         Args { bytes: ArgsBytes::Part(block, len), arrays: None }
     }
 
+    /// These blocks, too, stay as they are until the task is done.
+    pub(crate) fn keeping(mut self, blocks: impl Iterator<Item = Arc<ArgsBlock>>) -> Self {
+        let all: Arc<[_]> = self.arrays.iter().flat_map(|kept| kept.iter().cloned()).chain(blocks).collect();
+        self.arrays = (!all.is_empty()).then_some(all);
+        self
+    }
+
     /// The same, always in a block.
     pub(crate) fn archive_in_block<T: Payload>(arena: &Arc<ClientArena>, value: &T) -> Result<Self> {
         Self::in_block(arena, 64, 0, |first, memory| put(value, first, memory))

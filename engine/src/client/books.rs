@@ -74,6 +74,8 @@ pub(super) struct Chunk {
     pub shape: Shape,
     /// The first item, and the one behind the last.
     pub items: (u32, u32),
+    /// How often each may be started.
+    pub max_attempts: u32,
     /// Attempts that the first item has had.
     pub item_attempts: u32,
     /// Workers that died in this chunk without starting an item.

@@ -293,7 +293,7 @@ impl Client {
         // SAFETY: we hold the block from here on; `held` is kept as long as the slice is used.
         let bytes = unsafe { self.segment.payload(handle.owner, offset, len) };
         let bytes = bytes.ok_or_else(|| wrong("block ends outside its region"))?;
-        Ok(ResultBytes::Block { start: bytes.as_ptr(), len: bytes.len(), _held: held })
+        Ok(ResultBytes::Block { start: bytes.as_ptr(), len: bytes.len(), held })
     }
 
     /// A task whose worker died. A chunk keeps what is finished and goes on behind the item that failed.
@@ -334,7 +334,8 @@ impl Client {
             }
             .into()
         };
-        let Some(Chunk { items: (first, end), item_attempts, idle_deaths, shape }) = chunk else {
+        let Some(Chunk { items: (first, end), max_attempts, item_attempts, idle_deaths, shape }) = chunk
+        else {
             task.deliver(Outcome::Failed(died(word.attempt() + 1)), state);
             return;
         };
@@ -357,7 +358,7 @@ impl Client {
         // A function that takes a whole chunk says so; of what it was at, no item is finished by itself.
         let at_once = if running { (death.current as u32).clamp(1, (end - next).max(1)) } else { 1 };
         if (running || idle_deaths > IDLE_DEATHS) && next < end {
-            if attempts >= self.max_attempts {
+            if attempts >= max_attempts {
                 let error = died(attempts);
                 task.deliver(Outcome::Range { first: next, end: next + at_once, error }, state);
                 next += at_once;
@@ -368,7 +369,8 @@ impl Client {
         }
         if next < end {
             if let Some(kept) = &mut task.kept {
-                kept.chunk = Some(Chunk { shape, items: (next, end), item_attempts: attempts, idle_deaths });
+                let (items, item_attempts) = ((next, end), attempts);
+                kept.chunk = Some(Chunk { shape, items, max_attempts, item_attempts, idle_deaths });
             }
             self.resume(state, task);
         }

@@ -25,7 +25,7 @@ use books::{Chunk, InFlight, Kept};
 pub(crate) use result_bytes::{Holdings, ResultBytes, Tiny};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-pub(crate) use submit::{Call, TaskSpec};
+pub(crate) use submit::{Call, PATIENCE_MOST, RETRIES_MOST, TaskSpec, Terms};
 pub(crate) use wait::Ticket;
 pub(crate) use watch::Sight;
 
@@ -69,10 +69,8 @@ pub(crate) struct Client {
     pub(crate) arena: Arc<ClientArena>,
     holdings: Arc<Holdings>,
     books: Mutex<Books>,
-    /// How long a submitter waits for a slot or for memory.
-    patience: Duration,
-    /// How often a task may be started.
-    max_attempts: u32,
+    /// Those of tasks for which nobody has said others.
+    pub(crate) terms: Terms,
     /// Arguments that workers may read as long as the pool lives.
     kept: Mutex<Vec<Args>>,
     /// How long waiting threads stay awake first: see `wait`.
@@ -94,8 +92,7 @@ impl Client {
             arena,
             holdings: Arc::new(Holdings::new(segment.clone())),
             books: Mutex::new(Books::new(processes)),
-            patience,
-            max_attempts,
+            terms: Terms { patience, max_attempts },
             kept: Mutex::default(),
             spin: PrivateU32::new(wait::SPIN_MOST),
             cpus,
@@ -141,6 +138,11 @@ impl Client {
     pub(crate) fn collect(&self) {
         let mut state = self.lock();
         self.poll(&mut state);
+    }
+
+    /// Has threads that wait look again: something came about without a task.
+    pub(crate) fn wake_waiters(&self) {
+        self.wake_sleepers(&mut self.lock());
     }
 
     /// The books, as they are.

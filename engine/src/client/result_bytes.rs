@@ -134,7 +134,7 @@ pub(crate) enum ResultBytes {
     },
     /// `len` bytes at `start` of shared memory, held for us.
     Block {
-        _held: ResultBlock,
+        held: ResultBlock,
         start: *const u8,
         len: usize,
     },
@@ -143,12 +143,20 @@ pub(crate) enum ResultBytes {
     Copied(rkyv::util::AlignedVec<16>),
 }
 
-// SAFETY: the pointer is into the read-only mapping that `_held` keeps alive; nobody writes a held block.
+// SAFETY: the pointer is into the read-only mapping that `held` keeps alive; nobody writes a held block.
 unsafe impl Send for ResultBytes {}
 // SAFETY: as above.
 unsafe impl Sync for ResultBytes {}
 
 impl ResultBytes {
+    /// The memory in which they are, if it is shared.
+    pub(crate) fn segment(&self) -> Option<&Segment> {
+        match self {
+            ResultBytes::Block { held, .. } => Some(&held.holdings.segment),
+            ResultBytes::Tiny(_) | ResultBytes::Short { .. } | ResultBytes::Copied(_) => None,
+        }
+    }
+
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {

@@ -20,6 +20,20 @@ pub(crate) struct TaskSpec {
     pub shape: Shape,
 }
 
+/// Clocks have an end; nobody is patient for longer.
+pub(crate) const PATIENCE_MOST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// Most retries of a task: a slot's word counts attempts in four bits.
+pub(crate) const RETRIES_MOST: u32 = 14;
+
+/// On which terms a task is submitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// How long its submitter waits for a slot, or for memory.
+    pub patience: Duration,
+    /// How often it may be started; of a chunk, each item. 1 to 15.
+    pub max_attempts: u32,
+}
+
 /// A call that is to be submitted to a stream.
 ///
 /// All words of one size: where there are none of others between them, they are not copied in pieces, which the
@@ -61,6 +75,18 @@ impl Client {
         to: Target,
         tag: u64,
     ) -> Result<Ticket> {
+        self.submit_on(&self.terms, spec, items, to, tag)
+    }
+
+    /// The same on these terms.
+    pub(crate) fn submit_on(
+        &self,
+        terms: &Terms,
+        spec: TaskSpec,
+        items: Option<(u32, u32)>,
+        to: Target,
+        tag: u64,
+    ) -> Result<Ticket> {
         let mut state = self.lock();
         if let Some(error) = &state.failed {
             return Err(error.clone());
@@ -69,13 +95,13 @@ impl Client {
             Some(number) => number,
             None => {
                 let waited;
-                (state, waited) = self.wait_for_slot(state)?;
+                (state, waited) = self.wait_for_slot(state, terms.patience)?;
                 waited
             }
         };
         let lane = spec.func.lane();
         let bytes = spec.args.bytes_to_read();
-        let mut ticket = self.place(&mut state, number, spec, items, to, tag);
+        let mut ticket = self.place(&mut state, number, spec, terms.max_attempts, items, to, tag);
         self.publish(&state, lane);
         drop(state);
         ticket.bytes = bytes;
@@ -84,9 +110,10 @@ impl Client {
     }
 
     /// Submits calls of one function to a stream, from the front, as long as there are slots; the rest stays. Each
-    /// has its tag.
+    /// may be started so often, and has its tag.
     pub(crate) fn submit_calls(
         &self,
+        max_attempts: u32,
         func: FuncWord,
         name: &'static str,
         stream: u32,
@@ -105,12 +132,12 @@ impl Client {
             let Some(number) = self.take_slot(&mut state) else { break };
             match args {
                 None => {
-                    self.put(&mut state, number, func, Shape::Inline, words, *len as u8, false);
+                    self.put(&mut state, number, func, Shape::Inline, max_attempts, words, *len as u8, false);
                     state.enter(number, Target::Stream(stream), *tag, function, None);
                 }
                 Some(args) => {
                     let spec = TaskSpec { func, name, args: Args::clone(args), shape: args.shape() };
-                    self.place(&mut state, number, spec, None, Target::Stream(stream), *tag);
+                    self.place(&mut state, number, spec, max_attempts, None, Target::Stream(stream), *tag);
                 }
             }
             placed += 1;
@@ -129,6 +156,7 @@ impl Client {
     #[inline]
     pub(crate) fn submit_short(
         &self,
+        terms: &Terms,
         func: FuncWord,
         name: &'static str,
         words: &ArgWords,
@@ -140,11 +168,12 @@ impl Client {
         let Some(number) = slot else {
             drop(state);
             let args = Args::of_words(*words, len);
-            return self.submit(TaskSpec { func, name, args, shape: Shape::Inline }, None, to, 0);
+            return self.submit_on(terms, TaskSpec { func, name, args, shape: Shape::Inline }, None, to, 0);
         };
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
-        let generation = self.put(&mut state, number, func, Shape::Inline, words, len as u8, false);
+        let attempts = terms.max_attempts;
+        let generation = self.put(&mut state, number, func, Shape::Inline, attempts, words, len as u8, false);
         state.enter(number, to, tag, function, None);
         let mut ticket = Ticket::new(number, generation, tag);
         let lane = func.lane();
@@ -228,7 +257,11 @@ impl Client {
 
     /// Back-pressure: waits until a slot is free.
     #[cold]
-    fn wait_for_slot<'s>(&'s self, mut state: MutexGuard<'s, Books>) -> Result<(MutexGuard<'s, Books>, u32)> {
+    fn wait_for_slot<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, Books>,
+        patience: Duration,
+    ) -> Result<(MutexGuard<'s, Books>, u32)> {
         let start = Instant::now();
         loop {
             self.poll(&mut state);
@@ -236,12 +269,15 @@ impl Client {
                 return Ok((state, number));
             }
             drop(state);
+            let slots = self.segment.layout.sizes.slots;
+            if patience.is_zero() {
+                return Err(ErrorKind::Full { slots, waited: patience }.into());
+            }
             let free = || {
                 let state = self.lock();
                 !state.free.is_empty() || state.failed.is_some()
             };
-            if !self.wait_any(&free, Some(start + self.patience)) {
-                let slots = self.segment.layout.sizes.slots;
+            if !self.wait_any(&free, Some(start + patience)) {
                 return Err(ErrorKind::Full { slots, waited: start.elapsed() }.into());
             }
             state = self.lock();
@@ -253,11 +289,13 @@ impl Client {
 
     /// T1 and its hint, which workers see once it is [published](Self::publish). The slot is ours and free.
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "all of a task")]
     fn place(
         &self,
         state: &mut Books,
         number: u32,
         TaskSpec { func, name, args, shape }: TaskSpec,
+        max_attempts: u32,
         items: Option<(u32, u32)>,
         to: Target,
         tag: u64,
@@ -268,11 +306,12 @@ impl Client {
         let kept = match args {
             Args { bytes: ArgsBytes::Inline { .. }, arrays: None } => None,
             args => {
-                let chunk = items.map(|items| Chunk { shape, items, item_attempts: 1, idle_deaths: 0 });
+                let chunk =
+                    items.map(|items| Chunk { shape, items, max_attempts, item_attempts: 1, idle_deaths: 0 });
                 Some(Box::new(Kept { args, chunk }))
             }
         };
-        let generation = self.put(state, number, func, shape, &words, len, items.is_some());
+        let generation = self.put(state, number, func, shape, max_attempts, &words, len, items.is_some());
         state.enter(number, to, tag, function, kept);
         Ticket::new(number, generation, tag)
     }
@@ -288,13 +327,14 @@ impl Client {
         number: u32,
         func: FuncWord,
         shape: Shape,
+        max_attempts: u32,
         words: &ArgWords,
         len: u8,
         is_chunk: bool,
     ) -> u32 {
         let slot = self.segment.slot(number);
         let generation = state.entries[number as usize].generation;
-        let meta = Meta { shape, max_attempts: self.max_attempts, inline_len: usize::from(len) };
+        let meta = Meta { shape, max_attempts, inline_len: usize::from(len) };
         match self.checked {
             None => slot.args.fill_words(words),
             Some(pool) => {
@@ -340,7 +380,7 @@ impl Client {
         let Some(chunk) = kept.chunk else { return };
         let (words, len) = kept.args.words(Some(chunk.items));
         let (func, _) = state.function(task.function);
-        self.put(state, next, func, chunk.shape, &words, len, true);
+        self.put(state, next, func, chunk.shape, chunk.max_attempts, &words, len, true);
         let InFlight { to, tag, function, kept } = task;
         state.enter(next, to, tag, function, kept);
         self.publish(state, func.lane());
@@ -348,9 +388,18 @@ impl Client {
     }
 
     /// Archives the arguments and retries while the client's region is full of tasks on their way.
-    pub(crate) fn with_memory<R>(&self, mut archive: impl FnMut() -> Result<R>) -> Result<R> {
+    pub(crate) fn with_memory<R>(&self, archive: impl FnMut() -> Result<R>) -> Result<R> {
+        self.with_memory_on(&self.terms, archive)
+    }
+
+    /// The same on these terms.
+    pub(crate) fn with_memory_on<R>(
+        &self,
+        terms: &Terms,
+        mut archive: impl FnMut() -> Result<R>,
+    ) -> Result<R> {
         match archive() {
-            Err(error) if error.is_arena_full() => self.wait_for_memory(archive, error),
+            Err(error) if error.is_arena_full() => self.wait_for_memory(terms.patience, archive, error),
             other => other,
         }
     }
@@ -377,8 +426,13 @@ impl Client {
     }
 
     #[cold]
-    fn wait_for_memory<R>(&self, mut archive: impl FnMut() -> Result<R>, mut error: Error) -> Result<R> {
-        let deadline = Instant::now() + self.patience;
+    fn wait_for_memory<R>(
+        &self,
+        patience: Duration,
+        mut archive: impl FnMut() -> Result<R>,
+        mut error: Error,
+    ) -> Result<R> {
+        let deadline = Instant::now() + patience;
         if error.is_beyond_quota() {
             return Err(error); // waiting cannot help
         }

@@ -4,11 +4,13 @@ use super::messages::{FromWorker, ToChild};
 use super::{Launched, template};
 use crate::error::{Error, Result};
 use crate::name_card;
+use crate::raw::Service;
 use crate::segment::Segment;
 use crate::shared_slice::Serving;
 use crate::sync::Ordering;
 use crate::sync::private::{Private, PrivateBool, PrivateUsize};
 use crate::sys::{self, Channel, Fork, ProcessHandle, Program, Received};
+use crate::task::catch;
 use crate::worker::{Leave, Worker};
 use std::cell::Cell;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
@@ -158,7 +160,7 @@ pub(super) fn forked_worker(memory: Memory, index: u32, incarnation: u32, channe
                 let closely = looks.get().is_multiple_of(CLOSE_LOOK);
                 !sys::is_somebody(pid) || closely && !sys::still_runs(pid, start)
             };
-            run_worker(&segment, incarnation, same_program, &channel, &creator_gone, true).1
+            run_worker(&segment, incarnation, same_program, &channel, Manner::Own(&creator_gone)).1
         }
         Err(error) => {
             let _ = channel.try_send(&FromWorker::Refused(error.to_string()).to_bytes(), &[]);
@@ -195,7 +197,7 @@ impl Memory {
 
 /// The pool's memory, and whether this process runs the program of the pool's: not so only if that started it by a
 /// [command](crate::Builder::command) of its own.
-fn attach(memory: Memory, index: u32) -> Result<(Arc<Segment>, bool)> {
+pub(super) fn attach(memory: Memory, index: u32) -> Result<(Arc<Segment>, bool)> {
     let segment = Segment::attach(memory.control, memory.data, index)?;
     let same_program = segment.header().program.load(Ordering::Relaxed) == Program::current().fingerprint();
     Ok((Arc::new(segment), same_program))
@@ -210,17 +212,24 @@ impl Drop for Reset {
     }
 }
 
+/// How a process works for a pool.
+pub(crate) enum Manner<'a> {
+    /// It is there for nothing else, so it may be killed with the pool's process; until it is ready it looks whether
+    /// that is gone.
+    Own(&'a dyn Fn() -> bool),
+    /// It looks now and then whether the pool's process is gone.
+    Guest(&'a dyn Fn() -> bool),
+    /// It is killed with the pool's process already, and somebody else ends it.
+    Service(Service<'a>),
+}
+
 /// Initializes, serves and leaves; returns the reason and the exit code.
-///
-/// A process that is there for nothing else is `expendable`: it may be killed with the pool's process. Others have to
-/// look now and then whether that is gone.
 pub(crate) fn run_worker(
     segment: &Arc<Segment>,
     incarnation: u32,
     same_program: bool,
     channel: &Channel,
-    creator_gone: &dyn Fn() -> bool,
-    expendable: bool,
+    manner: Manner<'_>,
 ) -> (Result<Leave>, i32) {
     SERVING.fetch_add(1, Private::Relaxed);
     crate::task::install_hook();
@@ -229,10 +238,18 @@ pub(crate) fn run_worker(
     let say = |message: FromWorker| {
         let _ = channel.try_send(&message.to_bytes(), &[]);
     };
-    // The pool reads no message of somebody who is still there.
+    let (creator_gone, expendable, mut service) = match manner {
+        Manner::Own(creator_gone) => (Some(creator_gone), true, None),
+        Manner::Guest(creator_gone) => (Some(creator_gone), false, None),
+        Manner::Service(service) => (None, false, Some(service)),
+    };
+    // The pool reads no message of somebody who is still there, unless it is a service: that hangs up when it ends.
+    let hangs_up = service.is_none();
     let say_last = |message: FromWorker| {
         say(message);
-        channel.hang_up();
+        if hangs_up {
+            channel.hang_up();
+        }
     };
     let _serving = match serving {
         Ok(serving) => serving,
@@ -241,13 +258,21 @@ pub(crate) fn run_worker(
             return (Err(error), 1);
         }
     };
-    let mut worker = match Worker::new(segment, incarnation, same_program, Some(creator_gone)) {
+    let mut worker = match Worker::new(segment, incarnation, same_program, creator_gone) {
         Ok(worker) => worker,
         // Its place was given away, or somebody wrote over the word that says so: another launch may do
         // better, so this is an early death and no reason for the pool to end.
         Err(error) => return (Err(error), 1),
     };
-    if let Err(text) = worker.initialize() {
+    let mut initialized = worker.initialize();
+    if let Some(Service { initialize, around }) = service.take() {
+        worker.call_by(around);
+        initialized = initialized.and_then(|()| {
+            let called = catch(initialize);
+            called.unwrap_or_else(|panic| Err(format!("it panicked at {}: {}", panic.place, panic.message)))
+        });
+    }
+    if let Err(text) = initialized {
         say_last(FromWorker::InitializerFailed(text.clone()));
         return (Err(Error::start(format!("the pool's initializer failed: {text}"))), 1);
     }

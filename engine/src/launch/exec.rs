@@ -15,7 +15,8 @@ use std::process::{Command, Stdio};
 /// The channel is its standard input: descriptors are handed over without a fork, which a hook between
 /// fork and exec would force (and which costs tens of milliseconds in a large process).
 pub(super) fn program(command: Option<&[OsString]>) -> Result<Launched> {
-    let (ours, theirs) = Channel::pair()?;
+    let (ours, theirs) = Channel::sockets()?;
+    let ours = Channel::from_fd(ours);
     let mut command = match command.and_then(<[OsString]>::split_first) {
         Some((program, arguments)) => {
             let mut command = Command::new(program);
@@ -28,7 +29,7 @@ pub(super) fn program(command: Option<&[OsString]>) -> Result<Launched> {
             command
         }
     };
-    command.env(enter::VARIABLE, std::process::id().to_string()).stdin(Stdio::from(theirs.into_fd()));
+    command.env(enter::VARIABLE, std::process::id().to_string()).stdin(Stdio::from(theirs));
     let mut child = command.spawn().map_err(|e| Error::io("running the program anew", e))?;
     // Nobody has waited for it: the number is its.
     match ProcessHandle::open(child.id()) {

@@ -8,17 +8,22 @@
 
 mod enter;
 mod exec;
+mod foreign;
 mod messages;
+mod serve;
 mod template;
 
 use crate::error::{Error, Exit, Result};
+use crate::raw;
 use crate::segment::Segment;
 use crate::sys::{self, Channel, ProcessHandle};
-pub(crate) use enter::run_worker;
+pub(crate) use enter::{Manner, run_worker};
 pub use enter::{init, is_worker};
+use foreign::Foreign;
 #[cfg(test)]
 pub(crate) use messages::FromTemplate;
 pub(crate) use messages::{FromWorker, MAX_TEXT, ToChild};
+pub(crate) use serve::serve;
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -70,8 +75,15 @@ pub(crate) enum Begun {
 /// A launch that failed, and who may be there all the same.
 pub(crate) struct Failed {
     pub error: Error,
-    /// The number of the template that was asked, and the channel of the worker that it may have forked.
-    pub stray: Option<(u64, Channel)>,
+    pub stray: Option<Stray>,
+}
+
+/// A process that may have been started.
+pub(crate) struct Stray {
+    /// The number of the template that was asked.
+    pub template: Option<u64>,
+    /// Hangs up when it ends.
+    pub channel: Channel,
 }
 
 impl From<Error> for Failed {
@@ -87,6 +99,8 @@ pub(crate) struct Launcher {
     command: Option<Vec<OsString>>,
     segment: Arc<Segment>,
     template: Option<Template>,
+    /// Who starts the workers, if it is not this crate; then there is neither a template nor a name.
+    foreign: Option<Foreign>,
     /// The pool's name card, which every template must know: the nonce and the name.
     guarded: Option<(u64, String)>,
 }
@@ -104,7 +118,25 @@ impl Launcher {
                  make it the first line of main()"
             )));
         }
-        Ok(Launcher { context, command, segment, template: None, guarded: None })
+        Ok(Launcher { context, command, segment, template: None, foreign: None, guarded: None })
+    }
+
+    /// The same for workers that somebody else starts.
+    pub(crate) fn foreign(launcher: Box<dyn raw::Launcher>, segment: Arc<Segment>) -> Self {
+        let foreign = Some(Foreign::new(launcher));
+        Launcher {
+            context: Context::default(),
+            command: None,
+            segment,
+            template: None,
+            foreign,
+            guarded: None,
+        }
+    }
+
+    /// Whether somebody else starts the workers, one at a time.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign.is_some()
     }
 
     /// Whether workers are runs of what the user named, which may be another program.
@@ -114,14 +146,17 @@ impl Launcher {
 
     /// Whether any thread may launch: not so if what it starts is killed by the kernel when it ends.
     pub(crate) fn is_anybodys(&self) -> bool {
-        self.context == Context::Fork
+        self.context == Context::Fork || self.is_foreign()
     }
 
     /// Whether [`fork_here`](Self::fork_here) is possible now: such workers die with the calling thread, so it
     /// has to be the one that lives as long as the process; and they inherit what is open, so there must
     /// not be a template yet, whose channel has to close when the pool lets go of it.
     pub(crate) fn may_fork_here(&self) -> bool {
-        self.context == Context::Fork && self.template.is_none() && sys::is_first_thread()
+        self.context == Context::Fork
+            && !self.is_foreign()
+            && self.template.is_none()
+            && sys::is_first_thread()
     }
 
     /// Starts a worker as a fork of the calling thread, for whom output has been
@@ -135,7 +170,7 @@ impl Launcher {
     /// workers come from it and there is none. In the child, `wards` closes what it must not keep open and
     /// gives the workers that were [forked here](Self::fork_here), which it ends when it leaves.
     pub(crate) fn fork_template(&mut self, wards: impl FnOnce() -> Vec<ProcessHandle>) -> Result<()> {
-        if self.context == Context::Fork && self.template.is_none() {
+        if self.context == Context::Fork && !self.is_foreign() && self.template.is_none() {
             self.template = Some(Template::fork(&self.segment, wards)?);
         }
         Ok(())
@@ -147,7 +182,14 @@ impl Launcher {
     }
 
     /// Begins to start incarnation `incarnation` of place `index`.
-    pub(crate) fn begin(&mut self, index: u32, incarnation: u32) -> Result<Begun> {
+    pub(crate) fn begin(&mut self, index: u32, incarnation: u32) -> Result<Begun, Failed> {
+        if let Some(foreign) = &mut self.foreign {
+            return foreign.launch(&self.segment, index, incarnation).map(Begun::Launched);
+        }
+        Ok(self.begin_own(index, incarnation)?)
+    }
+
+    fn begin_own(&mut self, index: u32, incarnation: u32) -> Result<Begun> {
         if self.context == Context::Spawn {
             return exec::worker(self.command.as_deref(), &self.segment, index, incarnation)
                 .map(Begun::Launched);
@@ -169,7 +211,7 @@ impl Launcher {
         let channel = asked.into_channel();
         match answer {
             Ok(handle) => Ok(Launched { handle, channel }),
-            Err(error) => Err(Failed { error, stray: Some((number, channel)) }),
+            Err(error) => Err(Failed { error, stray: Some(Stray { template: Some(number), channel }) }),
         }
     }
 
@@ -202,8 +244,9 @@ impl Launcher {
 
     /// Whether the template that could not launch is dead: launching again would be done by another.
     pub(crate) fn would_ask_another(&self, failed: &Failed) -> bool {
-        match (&failed.stray, &self.template) {
-            (Some((number, _)), Some(template)) => template.number() != *number || template.is_dead(),
+        match (failed.stray.as_ref().map(|stray| stray.template), &self.template) {
+            (Some(None), _) => false, // nobody's template
+            (Some(Some(number)), Some(template)) => template.number() != number || template.is_dead(),
             (Some(_), None) => true,
             (None, template) => template.as_ref().is_some_and(Template::is_dead),
         }
@@ -223,8 +266,11 @@ impl Launcher {
         }
     }
 
-    /// How a dead process ended.
-    pub(crate) fn exit_of(&mut self, handle: &ProcessHandle) -> Exit {
+    /// How the dead process ended that was in place `index`.
+    pub(crate) fn exit_of(&mut self, index: u32, handle: &ProcessHandle) -> Exit {
+        if let Some(foreign) = &mut self.foreign {
+            return foreign.exit_of(index, handle.pid()); // its child, or somebody's: not ours to wait for
+        }
         if let Some(exit) = handle.wait_status() {
             return exit;
         }
@@ -239,8 +285,9 @@ impl Launcher {
         if known { template.guard_name(nonce, name) } else { Ok(()) }
     }
 
-    /// Ends the template, if there is one.
+    /// Ends the template, if there is one, and lets go of who starts the workers.
     pub(crate) fn shut_down(&mut self) {
         self.template = None;
+        self.foreign = None;
     }
 }

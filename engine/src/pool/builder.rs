@@ -2,7 +2,7 @@
 
 use super::Pool;
 use super::inner::Inner;
-use crate::client::{Args, ArgsBytes, Client};
+use crate::client::{Args, ArgsBytes, Client, PATIENCE_MOST, RETRIES_MOST};
 use crate::error::{Error, Result};
 use crate::launch::{Context, Launcher};
 use crate::payload::Payload;
@@ -45,6 +45,7 @@ pub struct Builder {
     max_tasks_per_child: Option<u64>,
     context: Context,
     command: Option<Vec<OsString>>,
+    launcher: Option<Box<dyn raw::Launcher>>,
     slots: u32,
     reserve: u64,
     quota: Option<u64>,
@@ -64,6 +65,7 @@ impl Default for Builder {
             max_tasks_per_child: None,
             context: Context::default(),
             command: None,
+            launcher: None,
             slots: 1024,
             reserve: 16 << 30,
             quota: None,
@@ -135,6 +137,16 @@ impl Builder {
         self
     }
 
+    /// Has workers started by somebody else: see [`Launcher`](raw::Launcher).
+    ///
+    /// The pool's context and command are not used then, and it cannot have a [name](Self::name). The first workers
+    /// are started by the thread that calls [`start`](Self::start), one after the other, before it makes any thread;
+    /// if one cannot be, those before it are ended, and `start` fails.
+    pub fn launcher(mut self, launcher: impl raw::Launcher + 'static) -> Self {
+        self.launcher = Some(Box::new(launcher));
+        self
+    }
+
     /// How many tasks may be on their way at once, rounded up to a power of two. Default: 1024.
     /// More wait in `apply_async`.
     pub fn slots(mut self, slots: u32) -> Self {
@@ -166,7 +178,7 @@ impl Builder {
     /// How long to wait for a slot or for payload memory while others have it all, before that is an error.
     /// Default: ten minutes.
     pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience.min(Duration::from_secs(100 * 365 * 24 * 3600)); // clocks have an end
+        self.patience = patience.min(PATIENCE_MOST);
         self
     }
 
@@ -215,7 +227,11 @@ impl Builder {
         fork_guard::install()?;
         let program = Program::current().fingerprint(); // workers need not find it again
         let functions = registry::list(); // workers know no others
-        let segment = Arc::new(Segment::create(sizes)?);
+        let mut segment = Segment::create(sizes)?;
+        if self.launcher.is_some() {
+            segment.keep_from_forks()?; // workers get theirs with their seats
+        }
+        let segment = Arc::new(segment);
         let header = segment.header();
         header.payload_format.store(crate::payload::format_fingerprint(), Ordering::Relaxed);
         header.program.store(program, Ordering::Relaxed);
@@ -245,7 +261,10 @@ impl Builder {
         let bell = control.clone();
         client.on_ruin(move || bell.nudge());
         let streams = Arc::default();
-        let launcher = Launcher::new(self.context, self.command, segment)?;
+        let launcher = match self.launcher {
+            Some(foreign) => Launcher::foreign(foreign, segment),
+            None => Launcher::new(self.context, self.command, segment)?,
+        };
         let supervisor = Supervisor::new(
             client.clone(),
             control.clone(),
@@ -269,13 +288,16 @@ impl Builder {
                 "a pool without workers of its own needs a name by which others can join",
             ));
         }
+        if self.launcher.is_some() && self.name.is_some() {
+            return Err(Error::invalid("a pool whose workers are started by a launcher cannot have a name"));
+        }
         if self.command.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::invalid("the command that starts workers is empty"));
         }
         if self.max_tasks_per_child == Some(0) {
             return Err(Error::invalid("max_tasks_per_child is 0; it must be at least 1"));
         }
-        if self.retries > 14 {
+        if self.retries > RETRIES_MOST {
             return Err(Error::invalid(format!(
                 "the number of retries is {}; it must be 0 to 14",
                 self.retries
@@ -314,6 +336,9 @@ fn launch(mut supervisor: Supervisor, name: Option<String>) -> Result<JoinHandle
         return launch_bound(supervisor, name);
     }
     supervisor.prepare(name.as_deref())?;
+    if supervisor.is_foreign() {
+        supervisor.launch_all()?;
+    }
     // Handed over like this, so that it is there to clean up if no thread can be made.
     let (give, take) = mpsc::sync_channel::<Supervisor>(1);
     match supervisor_thread(move || take.recv().into_iter().for_each(Supervisor::run)) {

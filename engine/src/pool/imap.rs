@@ -350,7 +350,8 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
             }
         }
         let (func, name) = self.calls.function();
-        let mut result = client.submit_calls(func, name, self.stream, &mut self.ready);
+        let mut result =
+            client.submit_calls(client.terms.max_attempts, func, name, self.stream, &mut self.ready);
         if result.is_ok()
             && self.is_stranded()
             && let Some(call) = self.ready.pop_front()

@@ -22,6 +22,8 @@ pub(crate) struct Inner {
     pub(crate) control: Arc<Control>,
     pub(crate) callbacks: Callbacks,
     pub(crate) streams: Arc<PrivateUsize>,
+    /// Those among them that are maps: a pool is not joined before they have all their items.
+    pub(crate) feeds: PrivateUsize,
     pub(crate) processes: usize,
     pub(super) phase: PrivateU8,
     owner: u32,
@@ -39,6 +41,7 @@ impl Inner {
             client,
             control,
             streams,
+            feeds: PrivateUsize::new(0),
             processes,
             phase: PrivateU8::new(RUNNING),
             owner: std::process::id(),
@@ -93,7 +96,7 @@ impl Inner {
         let func = FuncWord::new(task.func())?;
         let client = &self.client;
         if let Some((words, len)) = Args::short::<A, M, F>(&client.arena, args) {
-            return client.submit_short(func, task.name(), &words, len, to);
+            return client.submit_short(&client.terms, func, task.name(), &words, len, to);
         }
         let args = client.with_memory(|| Args::of_task::<A, M, F>(&client.arena, args))?;
         let shape = args.shape();

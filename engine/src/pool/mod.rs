@@ -317,6 +317,10 @@ impl Pool {
         }
         let client = &self.inner.client;
         let phase = &self.inner.phase;
+        let fed = || self.inner.feeds.load(Private::Acquire) == 0 || phase.load(Private::Relaxed) != CLOSED;
+        if !fed() {
+            client.wait_any(&fed, None);
+        }
         let _ = phase.compare_exchange(CLOSED, JOINING, Private::Relaxed, Private::Relaxed);
         if phase.load(Private::Relaxed) == JOINING {
             self.inner.control.end_streams();

@@ -1,7 +1,7 @@
 //! Input that is made in shared memory, and not copied.
 
 use super::items::{Trailer, count_in};
-use crate::client::{Args, ArgsBlock, Client};
+use crate::client::{Args, ArgsBlock, Client, Terms};
 use crate::error::{Error, Result};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +19,12 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    pub(super) fn new(client: &Arc<Client>, size: usize) -> Result<Self> {
+    pub(super) fn new(client: &Arc<Client>, terms: &Terms, size: usize) -> Result<Self> {
         if size > isize::MAX as usize - 1024 {
             return Err(Error::invalid(format!("{size} bytes are more than an address space")));
         }
         // There is room for what makes it a block of items.
-        let block = client.with_memory(|| client.arena.take(Trailer::block_len(size)))?;
+        let block = client.with_memory_on(terms, || client.arena.take(Trailer::block_len(size)))?;
         Ok(Buffer { block: Arc::new(block), size, items: Mutex::default(), pool: client.segment.pool_id() })
     }
 
@@ -50,6 +50,17 @@ impl Buffer {
     pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         let size = self.size;
         Some(&mut Arc::get_mut(&mut self.block)?.bytes_mut()[..size])
+    }
+
+    /// Where workers find it: [`buffer_at`](super::buffer_at).
+    pub fn offset(&self) -> u64 {
+        self.block.offset()
+    }
+
+    /// Its memory, to be kept by a task that refers to it.
+    pub(super) fn kept(&self, client: &Client) -> Result<Arc<ArgsBlock>> {
+        self.check_pool(client)?;
+        Ok(self.block.clone())
     }
 
     fn check_pool(&self, client: &Client) -> Result<()> {

@@ -1,12 +1,15 @@
 //! Calling functions by name, with bytes.
 
 use super::buffer::Buffer;
+use super::feed::MapFeed;
 use super::iter::{Iter, Order, Source};
 use super::map::{self, MapPending};
 use super::queue::Queue;
 use super::results::Bytes;
 use super::{Array, Name};
-use crate::client::{Args, Sink, Taken, Target, TaskSpec, Ticket};
+use crate::client::{
+    Args, Client, PATIENCE_MOST, RETRIES_MOST, Sink, Taken, Target, TaskSpec, Terms, Ticket,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{AsyncResult, Inner, Settled, Single, bytes_of};
 use crate::slot::{ArgWords, INLINE_ARGS};
@@ -21,6 +24,34 @@ pub enum Input<'a> {
     Bytes(&'a [u8]),
     /// The first bytes of a buffer, as they lie.
     Buffer(&'a Buffer, usize),
+    /// Input that refers to buffers, by their [offsets](Buffer::offset) or in another way that its function knows.
+    /// They stay where and as they are until the task is done, or will not be done.
+    Keeping {
+        /// The input itself.
+        input: &'a Input<'a>,
+        /// What it refers to.
+        buffers: &'a [Arc<Buffer>],
+    },
+}
+
+impl Input<'_> {
+    /// As arguments of a task.
+    pub(super) fn args(self, client: &Client, terms: &Terms) -> Result<Args> {
+        match self {
+            Input::Bytes(bytes) if bytes.len() <= client.arena.inline_most() => {
+                Ok(Args::of_words(words(bytes), bytes.len()))
+            }
+            Input::Bytes(bytes) => client.with_memory_on(terms, || Args::of_bytes(&client.arena, bytes)),
+            Input::Buffer(buffer, len) => buffer.args(client, len),
+            Input::Keeping { input, buffers } => keeping(client, input.args(client, terms)?, buffers),
+        }
+    }
+}
+
+/// The arguments, which refer to these buffers.
+pub(super) fn keeping(client: &Client, args: Args, buffers: &[Arc<Buffer>]) -> Result<Args> {
+    let kept: Vec<_> = buffers.iter().map(|buffer| buffer.kept(client)).collect::<Result<_>>()?;
+    Ok(args.keeping(kept.into_iter()))
 }
 
 impl<'a> From<&'a [u8]> for Input<'a> {
@@ -33,6 +64,7 @@ impl<'a> From<&'a [u8]> for Input<'a> {
 #[derive(Clone)]
 pub struct Caller {
     pub(super) inner: Arc<Inner>,
+    pub(super) terms: Terms,
 }
 
 /// How other processes know a function by its name.
@@ -54,7 +86,26 @@ pub(super) fn words(bytes: &[u8]) -> ArgWords {
 
 impl Caller {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Caller { inner }
+        let terms = inner.client.terms;
+        Caller { inner, terms }
+    }
+
+    /// The same for calls that are repeated so often, 14 times at most, if the worker that runs them dies: instead of
+    /// as often as the pool's [`Builder::retries`](crate::Builder::retries) says. Of maps and iterations each item is.
+    pub fn retries(&self, retries: u32) -> Caller {
+        let terms = Terms { max_attempts: retries.min(RETRIES_MOST) + 1, ..self.terms };
+        Caller { inner: self.inner.clone(), terms }
+    }
+
+    /// The same for calls that wait so long for a slot, or for memory, instead of the pool's
+    /// [`Builder::patience`](crate::Builder::patience).
+    ///
+    /// Zero is not to wait at all: what cannot be submitted at once fails with [`ErrorKind::Full`] or
+    /// [`ErrorKind::ArenaFull`], and nothing of it has been submitted. Of a map each chunk is submitted by itself,
+    /// and one that fails does so at its place; [`feed`](Self::feed) is for who wants to try again.
+    pub fn patience(&self, patience: Duration) -> Caller {
+        let terms = Terms { patience: patience.min(PATIENCE_MOST), ..self.terms };
+        Caller { inner: self.inner.clone(), terms }
     }
 
     #[inline]
@@ -62,15 +113,14 @@ impl Caller {
         self.inner.check_running()?;
         let client = &self.inner.client;
         let func = func(name)?;
-        let args = match input {
-            Input::Bytes(bytes) if bytes.len() <= client.arena.inline_most() => {
-                return client.submit_short(func, name.text, &words(bytes), bytes.len(), to);
-            }
-            Input::Bytes(bytes) => client.with_memory(|| Args::of_bytes(&client.arena, bytes))?,
-            Input::Buffer(buffer, len) => buffer.args(client, len)?,
-        };
+        if let Input::Bytes(bytes) = input
+            && bytes.len() <= client.arena.inline_most()
+        {
+            return client.submit_short(&self.terms, func, name.text, &words(bytes), bytes.len(), to);
+        }
+        let args = input.args(client, &self.terms)?;
         let shape = args.shape();
-        client.submit(TaskSpec { func, name: name.text, args, shape }, None, to, 0)
+        client.submit_on(&self.terms, TaskSpec { func, name: name.text, args, shape }, None, to, 0)
     }
 
     /// Calls the function and waits for its output.
@@ -94,12 +144,12 @@ impl Caller {
     /// Calls the function for each of these inputs, `chunksize` of them travelling together; `None` makes four
     /// chunks for each worker.
     pub fn map(&self, name: Name, items: &[&[u8]], chunksize: Option<usize>) -> Result<MapPending> {
-        map::items(&self.inner, name, items, chunksize)
+        map::items(self, name, items, chunksize)
     }
 
     /// The same for inputs of one size.
     pub fn map_array(&self, name: Name, items: Array<'_>, chunksize: Option<usize>) -> Result<MapPending> {
-        map::array(&self.inner, name, items, chunksize)
+        map::array(self, name, items, chunksize)
     }
 
     /// The same for those that a buffer holds, without a copy.
@@ -110,7 +160,12 @@ impl Caller {
         item_size: usize,
         chunksize: Option<usize>,
     ) -> Result<MapPending> {
-        map::buffer(&self.inner, name, items, item_size, chunksize)
+        map::buffer(self, name, items, item_size, chunksize)
+    }
+
+    /// A map of so many items, which are given later.
+    pub fn feed(&self, name: Name, items: usize) -> Result<MapFeed> {
+        MapFeed::new(self, name, items)
     }
 
     /// Calls the function for inputs of one size and writes its outputs, each `value_size` bytes, side by side to
@@ -124,17 +179,35 @@ impl Caller {
         values: &mut [u8],
         chunksize: Option<usize>,
     ) -> Result<()> {
-        map::into(&self.inner, name, items, value_size, values, chunksize)
+        map::into(self, name, items, value_size, values, chunksize)
     }
 
     /// Calls the function for the inputs of a source, as the outputs are asked for.
-    pub fn imap<S: Source>(&self, name: Name, source: S, chunksize: usize, order: Order) -> Result<Iter<S>> {
-        Iter::start(&self.inner, name, source, chunksize, order)
+    ///
+    /// At most `buffersize` inputs, or one chunk if that is more, have been taken from the source and not yet been
+    /// returned; `None` is four chunks for each worker, and at least sixteen.
+    pub fn imap<S: Source>(
+        &self,
+        name: Name,
+        source: S,
+        chunksize: usize,
+        order: Order,
+        buffersize: Option<usize>,
+    ) -> Result<Iter<S>> {
+        Iter::start(self, name, source, chunksize, order, buffersize)
     }
 
     /// A way to submit and to take many calls at once.
     pub fn queue(&self) -> Result<Queue> {
-        Queue::new(&self.inner)
+        Queue::new(self)
+    }
+
+    /// How many tasks are on their way.
+    pub fn in_flight(&self) -> usize {
+        match self.inner.check_process() {
+            Ok(()) => self.inner.client.in_flight(),
+            Err(_) => 0,
+        }
     }
 
     /// Refuses use by a forked child, which has no part in the pool.
@@ -145,7 +218,7 @@ impl Caller {
     /// Memory of this size to fill in place.
     pub fn buffer(&self, size: usize) -> Result<Buffer> {
         self.inner.check_process()?;
-        Buffer::new(&self.inner.client, size)
+        Buffer::new(&self.inner.client, &self.terms, size)
     }
 }
 

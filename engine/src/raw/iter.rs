@@ -1,11 +1,12 @@
 //! Inputs are taken as outputs are asked for.
 
 use super::Name;
-use super::caller::{func, words};
+use super::buffer::Buffer;
+use super::caller::{Caller, Input, func, keeping, words};
 use super::items::{table_len, write_table};
 use super::results::{Bytes, each_run};
 use super::stream::{Part, StreamSink};
-use crate::client::{Args, Call, Client, Target, TaskSpec};
+use crate::client::{Args, Call, Client, Target, TaskSpec, Terms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Inner, check_chunksize};
 use crate::slot::Shape;
@@ -36,6 +37,12 @@ pub trait Source {
     /// The next input; `None` at the end, and an error ends the iteration, too: after the outputs of the inputs
     /// before it.
     fn next(&mut self) -> Option<Result<&[u8]>>;
+
+    /// The buffers to which the input refers that `next` gave last: see [`Input::Keeping`](super::Input::Keeping).
+    /// Asked for once, after each input.
+    fn keep(&mut self) -> Vec<Arc<Buffer>> {
+        Vec::new()
+    }
 }
 
 /// Inputs that wait to be submitted, one behind the other.
@@ -43,6 +50,8 @@ pub trait Source {
 struct Gathered {
     bytes: Vec<u8>,
     items: Vec<Range<usize>>,
+    /// What they refer to.
+    buffers: Vec<Arc<Buffer>>,
 }
 
 impl Gathered {
@@ -52,27 +61,29 @@ impl Gathered {
         self.items.push(start..self.bytes.len());
     }
 
-    fn args(&self, client: &Client, wait: bool) -> Result<Args> {
+    fn args(&self, client: &Client, terms: &Terms, wait: bool) -> Result<Args> {
         let items: Vec<&[u8]> = self.items.iter().map(|range| &self.bytes[range.clone()]).collect();
         let len =
             table_len(&items).ok_or_else(|| Error::invalid("the items are larger than an address space"))?;
         let make = || Args::filled(&client.arena, len, |block| write_table(&items, block));
-        if wait { client.with_memory(make) } else { client.with_memory_now(make) }
+        let args = if wait { client.with_memory_on(terms, make) } else { client.with_memory_now(make) };
+        keeping(client, args?, &self.buffers)
     }
 
     fn clear(&mut self) {
         self.bytes.clear();
         self.items.clear();
+        self.buffers.clear();
     }
 }
 
 /// The outputs of [`Caller::imap`](super::Caller::imap), one after the other.
 ///
-/// Lazy and bounded: at most four chunks for each worker, and at least sixteen, have been taken from the source and not
-/// yet been returned. Dropping it half-way takes back what no worker has started and forgets the rest. A pool that
+/// Lazy and bounded: only so many inputs have been taken from the source whose outputs have not been returned. Dropping it half-way takes back what no worker has started and forgets the rest. A pool that
 /// is closed meanwhile goes on with it; once the pool is joined, no more inputs are taken.
 pub struct Iter<S> {
     inner: Arc<Inner>,
+    terms: Terms,
     func: FuncWord,
     name: Name,
     /// `None` once it has ended.
@@ -104,19 +115,26 @@ pub struct Iter<S> {
 
 impl<S: Source> Iter<S> {
     pub(super) fn start(
-        inner: &Arc<Inner>,
+        caller: &Caller,
         name: Name,
         source: S,
         chunksize: usize,
         order: Order,
+        buffersize: Option<usize>,
     ) -> Result<Self> {
+        let inner = &caller.inner;
         inner.check_running()?;
         let chunksize = check_chunksize(chunksize)?;
         let func = func(name)?;
+        let buffersize = match buffersize {
+            Some(items) => items.max(chunksize) as u64,
+            None => (chunksize as u64).saturating_mul((4 * inner.processes as u64).max(16)),
+        };
         inner.streams.fetch_add(1, Private::AcqRel);
         let sink = Arc::new(StreamSink::default());
         let mut iter = Iter {
             inner: inner.clone(),
+            terms: caller.terms,
             func,
             name,
             source: Some(source),
@@ -126,7 +144,7 @@ impl<S: Source> Iter<S> {
             sink,
             order,
             chunksize,
-            buffersize: (chunksize as u64).saturating_mul((4 * inner.processes as u64).max(16)),
+            buffersize,
             submitted: 0,
             awaited: 0,
             returned: 0,
@@ -167,6 +185,27 @@ impl<S: Source> Iter<S> {
             client.collect_then(|books| self.sink.take(&mut self.come, books.key()));
             if self.come.is_empty() && !client.wait_any(&|| !self.sink.is_empty(), deadline) {
                 return Some(Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into()));
+            }
+        }
+    }
+
+    /// Takes all that is left of the source, however much that is, as far as that is done within `limit`: so that the
+    /// pool can end, and the outputs be had afterwards. Whether it is done.
+    pub fn take_all(&mut self, limit: Duration) -> bool {
+        if self.inner.check_process().is_err() {
+            return true;
+        }
+        let deadline = Instant::now() + limit;
+        self.buffersize = u64::MAX;
+        loop {
+            self.feed();
+            if self.source.is_none() && self.held.items.is_empty() && self.ready.is_empty() {
+                return true;
+            }
+            let client = &self.inner.client;
+            client.collect_then(|books| self.sink.take(&mut self.come, books.key()));
+            if !client.wait_any(&|| !self.sink.is_empty() || client.has_slot(), Some(deadline)) {
+                return false;
             }
         }
     }
@@ -265,6 +304,7 @@ impl<S: Source> Iter<S> {
         match source.next() {
             Some(Ok(item)) => {
                 self.held.push(item);
+                self.held.buffers.append(&mut source.keep());
                 return true;
             }
             Some(Err(error)) => self.last_word = Some(error),
@@ -285,11 +325,13 @@ impl<S: Source> Iter<S> {
                 }
                 let item = &self.held.bytes[..];
                 let (client, tag) = (&self.inner.client, self.submitted);
-                if item.len() <= client.arena.inline_most() {
+                if item.len() <= client.arena.inline_most() && self.held.buffers.is_empty() {
                     self.ready.push_back(Call::short(tag, words(item), item.len()));
                 } else {
-                    let make = || Args::of_bytes(&client.arena, item);
-                    match if wait { client.with_memory(make) } else { client.with_memory_now(make) } {
+                    let terms =
+                        if wait { &self.terms } else { &Terms { patience: Duration::ZERO, ..self.terms } };
+                    let args = Input::Bytes(item).args(client, terms);
+                    match args.and_then(|args| keeping(client, args, &self.held.buffers)) {
                         Ok(args) => self.ready.push_back(Call::new(tag, args)),
                         Err(error) if !wait && matches!(error.kind(), ErrorKind::ArenaFull { .. }) => {
                             stuck = true;
@@ -307,7 +349,13 @@ impl<S: Source> Iter<S> {
             }
         }
         let client = &self.inner.client;
-        let mut result = client.submit_calls(self.func, self.name.text, self.stream, &mut self.ready);
+        let mut result = client.submit_calls(
+            self.terms.max_attempts,
+            self.func,
+            self.name.text,
+            self.stream,
+            &mut self.ready,
+        );
         if result.is_ok()
             && self.is_stranded()
             && let Some(call) = self.ready.pop_front()
@@ -335,7 +383,7 @@ impl<S: Source> Iter<S> {
             return false;
         }
         let tag = self.submitted;
-        let args = self.held.args(&self.inner.client, wait);
+        let args = self.held.args(&self.inner.client, &self.terms, wait);
         if !wait && args.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::ArenaFull { .. })) {
             return false;
         }
@@ -352,7 +400,8 @@ impl<S: Source> Iter<S> {
     fn submit(&self, args: Args, items: Option<(u32, u32)>, tag: u64) -> Result<()> {
         let shape = if items.is_some() { Shape::Items } else { args.shape() };
         let spec = TaskSpec { func: self.func, name: self.name.text, args, shape };
-        self.inner.client.submit(spec, items, Target::Stream(self.stream), tag).map(drop)
+        let to = Target::Stream(self.stream);
+        self.inner.client.submit_on(&self.terms, spec, items, to, tag).map(drop)
     }
 
     fn end(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::Name;
 use super::buffer::Buffer;
-use super::caller::func;
+use super::caller::{Caller, func};
 use super::items::{Array, Trailer, table_len, write_table};
 use super::results::{Results, each_run};
 use super::stream::Part;
@@ -22,7 +22,7 @@ const CHUNK: usize = 256 << 10;
 const WINDOW: usize = 16;
 
 /// Where the outcomes of a map arrive. The tag of a task is the index of its first item.
-struct MapSink {
+pub(super) struct MapSink {
     /// Items without an outcome.
     left: PrivateUsize,
     arrived: Mutex<Vec<(usize, Part)>>,
@@ -49,7 +49,7 @@ impl MapSink {
         self.left.load(Private::Acquire)
     }
 
-    fn add(&self, index: usize, part: Part) {
+    pub(super) fn add(&self, index: usize, part: Part) {
         let count = part.len();
         let mut arrived = self.arrived();
         arrived.push((index, part));
@@ -79,53 +79,77 @@ impl Sink for MapSink {
 }
 
 /// A map on its way into tasks.
-struct Feed<'a> {
-    inner: &'a Inner,
+pub(super) struct Feed {
+    pub caller: Caller,
     func: FuncWord,
     name: Name,
-    sink: Arc<MapSink>,
+    pub sink: Arc<MapSink>,
 }
 
-impl<'a> Feed<'a> {
-    fn new(inner: &'a Inner, name: Name, items: usize) -> Result<Self> {
-        inner.check_running()?;
+impl Feed {
+    pub(super) fn new(caller: &Caller, name: Name, items: usize) -> Result<Self> {
+        caller.inner.check_running()?;
         if items > u32::MAX as usize {
             return Err(Error::invalid(format!("{items} items are more than a map can have: {}", u32::MAX)));
         }
-        Ok(Feed { inner, func: func(name)?, name, sink: MapSink::new(items) })
+        Ok(Feed { caller: caller.clone(), func: func(name)?, name, sink: MapSink::new(items) })
     }
 
-    /// Submits the items from `first` to `end` of a map, which are those from `start` on of a block. If they cannot
-    /// be submitted, they fail; the others are done all the same.
+    /// Submits the item with this index as a call.
+    pub(super) fn submit_call(&self, args: Args, index: usize) -> Result<()> {
+        let shape = args.shape();
+        self.submit_task(args, shape, None, index as u64)
+    }
+
+    /// Submits the items from `first` to `end` of a map, which are those from `start` on of a block.
+    pub(super) fn submit_items(&self, args: Args, first: usize, end: usize, start: usize) -> Result<()> {
+        let range = (start as u32, (start + end - first) as u32);
+        // The outcome names items by their index in the block.
+        let tag = first as u64 - start as u64;
+        self.submit_task(args, Shape::Items, Some(range), tag)
+    }
+
+    fn submit_task(&self, args: Args, shape: Shape, range: Option<(u32, u32)>, tag: u64) -> Result<()> {
+        let Caller { inner, terms } = &self.caller;
+        let spec = TaskSpec { func: self.func, name: self.name.text, args, shape };
+        let to = Target::Sink(self.sink.clone());
+        inner.client.submit_on(terms, spec, range, to, tag).map(drop)
+    }
+
+    /// [`submit_items`](Self::submit_items) that fail at their place if they cannot be submitted; the others are done
+    /// all the same.
     fn submit(&self, args: Result<Args>, first: usize, end: usize, start: usize) {
-        let submitted = args.and_then(|args| {
-            let spec = TaskSpec { func: self.func, name: self.name.text, args, shape: Shape::Items };
-            let range = (start as u32, (start + end - first) as u32);
-            // The outcome names items by their index in the block.
-            let tag = first as u64 - start as u64;
-            self.inner.client.submit(spec, Some(range), Target::Sink(self.sink.clone()), tag)
-        });
-        if let Err(error) = submitted {
+        if let Err(error) = args.and_then(|args| self.submit_items(args, first, end, start)) {
             self.sink.add(first, Part::Failed((end - first) as u32, error));
         }
     }
 
-    /// Submits the items from `first` to `end` of an array that is not shared.
-    fn submit_copy(&self, array: Array<'_>, first: usize, end: usize) {
-        let client = &self.inner.client;
+    /// The items from `first` to `end` of an array that is not shared, as a block.
+    pub(super) fn copy(&self, array: Array<'_>, first: usize, end: usize) -> Result<Args> {
+        let Caller { inner, terms } = &self.caller;
         let bytes = &array.items[first * array.item_size..end * array.item_size];
         let len = Trailer::block_len(bytes.len());
-        let args = client.with_memory(|| {
-            Args::filled(&client.arena, len, |block| {
+        inner.client.with_memory_on(terms, || {
+            Args::filled(&inner.client.arena, len, |block| {
                 block[..bytes.len()].copy_from_slice(bytes);
                 Trailer::of_array(array.item_size, end - first).write(block);
             })
-        });
-        self.submit(args, first, end, 0);
+        })
     }
 
-    fn pending(self, inner: &Arc<Inner>, len: usize) -> MapPending {
-        MapPending { inner: inner.clone(), sink: self.sink, len, results: Arc::default() }
+    /// Items of any size as a block.
+    pub(super) fn table(&self, items: &[&[u8]]) -> Result<Args> {
+        let Caller { inner, terms } = &self.caller;
+        let len = table_len(items);
+        let len = len.ok_or_else(|| Error::invalid("the items are larger than an address space"))?;
+        inner.client.with_memory_on(terms, || {
+            Args::filled(&inner.client.arena, len, |block| write_table(items, block))
+        })
+    }
+
+    pub(super) fn pending(&self, len: usize) -> MapPending {
+        let (inner, sink) = (self.caller.inner.clone(), self.sink.clone());
+        MapPending { inner, sink, len, results: Arc::default() }
     }
 }
 
@@ -143,70 +167,64 @@ fn chunks(items: usize, chunksize: usize) -> impl Iterator<Item = (usize, usize)
 }
 
 pub(super) fn items(
-    inner: &Arc<Inner>,
+    caller: &Caller,
     name: Name,
     items: &[&[u8]],
     chunksize: Option<usize>,
 ) -> Result<MapPending> {
-    let feed = Feed::new(inner, name, items.len())?;
-    let client = &inner.client;
-    for (first, end) in chunks(items.len(), chunk(inner, items.len(), chunksize)?) {
-        let items = &items[first..end];
-        let args = match table_len(items) {
-            Some(len) => {
-                client.with_memory(|| Args::filled(&client.arena, len, |block| write_table(items, block)))
-            }
-            None => Err(Error::invalid("the items are larger than an address space")),
-        };
-        feed.submit(args, first, end, 0);
+    let feed = Feed::new(caller, name, items.len())?;
+    for (first, end) in chunks(items.len(), chunk(&caller.inner, items.len(), chunksize)?) {
+        feed.submit(feed.table(&items[first..end]), first, end, 0);
     }
-    Ok(feed.pending(inner, items.len()))
+    Ok(feed.pending(items.len()))
 }
 
 pub(super) fn array(
-    inner: &Arc<Inner>,
+    caller: &Caller,
     name: Name,
     items: Array<'_>,
     chunksize: Option<usize>,
 ) -> Result<MapPending> {
     let count = items.count()?;
-    let feed = Feed::new(inner, name, count)?;
-    for (first, end) in chunks(count, chunk(inner, count, chunksize)?) {
-        feed.submit_copy(items, first, end);
+    let feed = Feed::new(caller, name, count)?;
+    for (first, end) in chunks(count, chunk(&caller.inner, count, chunksize)?) {
+        feed.submit(feed.copy(items, first, end), first, end, 0);
     }
-    Ok(feed.pending(inner, count))
+    Ok(feed.pending(count))
 }
 
 pub(super) fn buffer(
-    inner: &Arc<Inner>,
+    caller: &Caller,
     name: Name,
     items: &Buffer,
     item_size: usize,
     chunksize: Option<usize>,
 ) -> Result<MapPending> {
+    let inner = &caller.inner;
     inner.check_running()?; // before the buffer is written to, which a forked child does not have
     let (args, count) = items.items(&inner.client, item_size)?;
-    let feed = Feed::new(inner, name, count)?;
+    let feed = Feed::new(caller, name, count)?;
     for (first, end) in chunks(count, chunk(inner, count, chunksize)?) {
         feed.submit(Ok(args.clone()), first, end, first);
     }
-    Ok(feed.pending(inner, count))
+    Ok(feed.pending(count))
 }
 
 pub(super) fn into(
-    inner: &Arc<Inner>,
+    caller: &Caller,
     name: Name,
     items: Array<'_>,
     value_size: usize,
     values: &mut [u8],
     chunksize: Option<usize>,
 ) -> Result<()> {
+    let inner = &caller.inner;
     let count = items.count()?;
     if count.checked_mul(value_size) != Some(values.len()) {
         let error = format!("{} bytes are not {count} values of {value_size} bytes", values.len());
         return Err(Error::invalid(error));
     }
-    let feed = Feed::new(inner, name, count)?;
+    let feed = Feed::new(caller, name, count)?;
     let most = CHUNK / items.item_size.max(value_size).clamp(1, CHUNK);
     let chunksize = match chunksize {
         Some(chunksize) => check_chunksize(chunksize)?,
@@ -253,7 +271,7 @@ pub(super) fn into(
         }
         if submitted < count && on_their_way + chunksize <= window {
             let end = count.min(submitted + chunksize);
-            feed.submit_copy(items, submitted, end);
+            feed.submit(feed.copy(items, submitted, end), submitted, end, 0);
             submitted = end;
             client.collect();
         } else if on_their_way > 0 {
@@ -282,6 +300,11 @@ impl MapPending {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How many of them are not done, as far as that is known.
+    pub fn left(&self) -> usize {
+        self.sink.left()
     }
 
     /// Waits for all outputs, at most for `timeout`, and returns each by itself: failed ones beside good ones.

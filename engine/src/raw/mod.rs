@@ -34,10 +34,13 @@
 
 mod buffer;
 mod caller;
+mod feed;
 mod items;
 mod iter;
+mod launch;
 mod map;
 mod name;
+mod private;
 mod queue;
 mod results;
 mod stream;
@@ -45,10 +48,13 @@ mod task;
 
 pub use buffer::Buffer;
 pub use caller::{Caller, Input, Pending};
+pub use feed::MapFeed;
 pub use items::Array;
 pub use iter::{Iter, Order, Source};
+pub use launch::{Launcher, Service, serve};
 pub use map::MapPending;
 pub use name::Name;
+pub use private::{Private, buffer_at};
 pub use queue::Queue;
 pub use results::{Bytes, Results};
 pub use task::{Batch, Failure, Function, Output, register};

@@ -1,10 +1,10 @@
 //! Many calls in, many outputs out.
 
 use super::Name;
-use super::caller::{Input, func, words};
+use super::caller::{Caller, Input, func, words};
 use super::results::Results;
 use super::stream::StreamSink;
-use crate::client::{Args, Call, Target, TaskSpec};
+use crate::client::{Call, Target, TaskSpec, Terms};
 use crate::error::{ErrorKind, Result};
 use crate::pool::Inner;
 use crate::sync::private::{Private, PrivateUsize};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 /// no worker has started are taken back then.
 pub struct Queue {
     inner: Arc<Inner>,
+    terms: Terms,
     sink: Arc<StreamSink>,
     stream: u32,
     /// Calls that are submitted, or about to be, and whose outputs have not been taken.
@@ -25,11 +26,18 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(inner: &Arc<Inner>) -> Result<Self> {
+    pub(super) fn new(caller: &Caller) -> Result<Self> {
+        let inner = &caller.inner;
         inner.check_running()?;
         let sink = Arc::new(StreamSink::default());
         let stream = inner.client.open_stream(sink.clone());
-        Ok(Queue { inner: inner.clone(), sink, stream, outstanding: PrivateUsize::new(0) })
+        Ok(Queue {
+            inner: inner.clone(),
+            terms: caller.terms,
+            sink,
+            stream,
+            outstanding: PrivateUsize::new(0),
+        })
     }
 
     /// Submits a call for each of these inputs, in their order; each with its tag. Waits while all slots are taken,
@@ -59,15 +67,13 @@ impl Queue {
         let mut inputs = inputs.into_iter();
         loop {
             for (tag, input) in inputs.by_ref().take(BATCH) {
-                let args = match input {
-                    Input::Bytes(bytes) if bytes.len() <= client.arena.inline_most() => {
-                        ready.push_back(Call::short(tag, words(bytes), bytes.len()));
-                        continue;
-                    }
-                    Input::Bytes(bytes) => client.with_memory(|| Args::of_bytes(&client.arena, bytes)),
-                    Input::Buffer(buffer, len) => buffer.args(client, len),
-                };
-                match args {
+                if let Input::Bytes(bytes) = input
+                    && bytes.len() <= client.arena.inline_most()
+                {
+                    ready.push_back(Call::short(tag, words(bytes), bytes.len()));
+                    continue;
+                }
+                match input.args(client, &self.terms) {
                     Ok(args) => ready.push_back(Call::new(tag, args)),
                     Err(error) => {
                         self.flush(name, ready, submitted)?;
@@ -89,7 +95,8 @@ impl Queue {
             let before = ready.len();
             // Counted first, so that who takes them never finds more than there are.
             self.outstanding.fetch_add(before, Private::AcqRel);
-            let mut result = client.submit_calls(func, name.text, self.stream, ready);
+            let mut result =
+                client.submit_calls(self.terms.max_attempts, func, name.text, self.stream, ready);
             if result.is_ok()
                 && ready.len() == before
                 && let Some(call) = ready.pop_front()
@@ -99,7 +106,8 @@ impl Queue {
                 let args = call.into_args();
                 let shape = args.shape();
                 let spec = TaskSpec { func, name: name.text, args, shape };
-                result = client.submit(spec, None, Target::Stream(self.stream), tag).map(drop);
+                let to = Target::Stream(self.stream);
+                result = client.submit_on(&self.terms, spec, None, to, tag).map(drop);
             }
             let gone = before - ready.len();
             let placed = if result.is_ok() { gone } else { 0 };

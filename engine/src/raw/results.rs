@@ -5,6 +5,7 @@ use crate::chunk::ChunkReader;
 use crate::client::{ResultBytes, Tiny};
 use crate::error::{Error, Result};
 use crate::pool::Single;
+use crate::segment::Segment;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -41,18 +42,37 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Whether they lie in shared memory, and are no copy: more than 40 bytes, unless the pool is hardened, or many
+    /// results are kept already. Then they can be mapped [once more](super::Private::of_result).
+    pub fn is_shared(&self) -> bool {
+        self.segment().is_some()
+    }
+
+    /// The shared memory in which they lie.
+    pub(super) fn segment(&self) -> Option<&Segment> {
+        self.whole()?.segment()
+    }
+
+    /// What they are part of.
+    fn whole(&self) -> Option<&ResultBytes> {
+        match &self.0 {
+            Held::Own(bytes) => Some(bytes),
+            Held::Call(single) => single.outcome()?.as_ref().ok(),
+            Held::Part(bytes, _) => Some(bytes),
+        }
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
 
     /// As long as the [`Bytes`] are not moved.
     fn deref(&self) -> &[u8] {
+        let whole = self.whole().map(ResultBytes::as_slice).unwrap_or_default();
         match &self.0 {
-            Held::Own(bytes) => bytes.as_slice(),
-            Held::Call(single) => match single.outcome() {
-                Some(Ok(bytes)) => bytes.as_slice(),
-                _ => &[],
-            },
-            Held::Part(bytes, range) => bytes.as_slice().get(range.clone()).unwrap_or_default(),
+            Held::Part(_, range) => whole.get(range.clone()).unwrap_or_default(),
+            _ => whole,
         }
     }
 }
@@ -67,7 +87,7 @@ impl std::fmt::Debug for Bytes {
 /// [`Queue`](super::Queue).
 #[derive(Default)]
 pub struct Results {
-    held: Vec<ResultBytes>,
+    held: Vec<Arc<ResultBytes>>,
     runs: Vec<Run>,
     count: usize,
     /// What came with each item, if anything.
@@ -98,7 +118,7 @@ impl Results {
         match part {
             Part::One(bytes) => {
                 let what = What::Values { held: self.held.len(), at: 0, size: bytes.as_slice().len() };
-                self.held.push(bytes);
+                self.held.push(Arc::new(bytes));
                 self.run(1, what);
             }
             Part::Failed(count, error) => self.run(count as usize, What::Failed(error)),
@@ -113,7 +133,7 @@ impl Results {
                         },
                     );
                 });
-                self.held.push(bytes);
+                self.held.push(Arc::new(bytes));
             }
         }
     }
@@ -156,6 +176,18 @@ impl Results {
             What::Values { held, at, size } => {
                 let start = at + (index - run.first) * size;
                 Ok(&self.held[*held].as_slice()[start..start + size])
+            }
+            What::Failed(error) => Err(error),
+        })
+    }
+
+    /// The output of an item by itself, which outlives the others; or its error.
+    pub fn bytes(&self, index: usize) -> Option<Result<Bytes, &Error>> {
+        let run = self.find(index)?;
+        Some(match &run.what {
+            What::Values { held, at, size } => {
+                let start = at + (index - run.first) * size;
+                Ok(Bytes::part(self.held[*held].clone(), start..start + size))
             }
             What::Failed(error) => Err(error),
         })

@@ -10,7 +10,8 @@ mod view;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{AtomicU64, Ordering, prefetch_payload};
-use crate::sys::{Mapping, create_memfd};
+use crate::sys::fork_guard::Held;
+use crate::sys::{CopyOnWrite, Mapping, create_memfd};
 pub(crate) use control::ControlMemory;
 pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
@@ -131,8 +132,8 @@ pub(crate) struct Segment {
     region: Mapping,
     /// Which region is ours.
     pub(crate) index: u32,
-    control_fd: OwnedFd,
-    data_fd: OwnedFd,
+    control_fd: Held,
+    data_fd: Held,
 }
 
 impl Deref for Segment {
@@ -210,11 +211,18 @@ impl Segment {
         let data = Mapping::read_only(data_fd.as_fd(), 0, layout.data_len as usize)?;
         let start = layout.sizes.region * u64::from(index);
         let region = Mapping::read_write(data_fd.as_fd(), start, layout.sizes.region as usize)?;
+        let [control_fd, data_fd] = [control_fd, data_fd].map(Held::Shared);
         Ok(Segment { control, data, region, index, control_fd, data_fd })
     }
 
     pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
         [self.control_fd.as_fd(), self.data_fd.as_fd()]
+    }
+
+    /// Keeps the descriptors from forked children, which would else keep the memory when the pool is gone.
+    pub(crate) fn keep_from_forks(&mut self) -> Result<()> {
+        self.control_fd.keep()?;
+        self.data_fd.keep()
     }
 
     /// Whether process `pid` has the control memory mapped; `None` if that cannot be seen.
@@ -296,6 +304,17 @@ impl Segment {
             copy.set_len(len);
         }
         Some(copy)
+    }
+
+    /// These payload bytes once more, to be written privately. An error if they are not of the read-only mapping of
+    /// all regions.
+    pub(crate) fn copy_on_write(&self, bytes: &[u8]) -> Result<CopyOnWrite> {
+        let offset = bytes.as_ptr().addr().checked_sub(self.data.ptr().addr().get());
+        let inside =
+            |&offset: &usize| self.data.len().checked_sub(offset).is_some_and(|most| bytes.len() <= most);
+        let offset =
+            offset.filter(inside).ok_or_else(|| Error::invalid("the bytes are not in shared memory"))?;
+        CopyOnWrite::new(self.data_fd.as_fd(), offset as u64, bytes.len())
     }
 
     /// Where payload bytes are in the read-only mapping of all regions; `None` if they are not there.

@@ -134,7 +134,8 @@ impl Supervisor {
 
     /// Records the death, and reaps.
     pub(super) fn repair(&mut self, index: u32, resident: &Resident) -> Exit {
-        let exit = if resident.guest { Exit::Unknown } else { self.launcher.exit_of(&resident.handle) };
+        let exit =
+            if resident.guest { Exit::Unknown } else { self.launcher.exit_of(index, &resident.handle) };
         self.reap(index, resident.incarnation, resident.handle.pid(), exit);
         self.control.lock().pids.retain(|&(place, _)| place != index);
         exit

@@ -126,7 +126,7 @@ impl Supervisor {
     /// Puts up the pool's name, if it has one, and launches what has to be forked from the calling thread. On
     /// failure nothing is left.
     pub(crate) fn prepare(&mut self, name: Option<&str>) -> Result<()> {
-        if !self.is_bound() {
+        if !self.is_bound() && !self.launcher.is_foreign() {
             sys::flush_output(FLUSH_LIMIT);
         }
         let named = name.map_or(Ok(()), |name| {
@@ -147,8 +147,8 @@ impl Supervisor {
 
     /// Launches all workers; on failure those that were launched are gone again.
     ///
-    /// For [contexts](Self::is_bound) whose workers die with the thread that launched them: to be called by the
-    /// one that will [`run`](Self::run).
+    /// For [contexts](Self::is_bound) whose workers die with the thread that launched them, to be called by the
+    /// one that will [`run`](Self::run); and for workers that [somebody else](Self::is_foreign) starts.
     pub(crate) fn launch_all(&mut self) -> Result<()> {
         while self.is_starting() {
             self.launch_first().inspect_err(|_| self.abandon())?;
@@ -159,6 +159,11 @@ impl Supervisor {
     /// Whether the thread that launches workers has to live as long as they do.
     pub(crate) fn is_bound(&self) -> bool {
         !self.launcher.is_anybodys()
+    }
+
+    /// Whether somebody else starts the workers: the first ones on the thread of whoever wants the pool.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.launcher.is_foreign()
     }
 
     /// Ends what was launched, and begun, before it has served anybody.
@@ -260,8 +265,11 @@ impl Supervisor {
             fds.push(Wait::input(resident.handle.as_fd()));
             who.push((index as u32, false));
             if let Some(channel) = &resident.channel {
-                // What it says can wait until it hangs up, as it does after bad news, or dies.
-                fds.push(Wait::hangup(channel.as_fd()));
+                // What it says can wait until it hangs up, as it does after bad news, or dies. A process that is not
+                // this crate's alone has more to do after that, and hangs up when it dies.
+                let listens = self.launcher.is_foreign() && !resident.ready;
+                let wait = if listens { Wait::input } else { Wait::hangup };
+                fds.push(wait(channel.as_fd()));
                 who.push((index as u32, true));
             }
         }

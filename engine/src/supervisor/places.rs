@@ -3,7 +3,7 @@
 use super::deaths::Orphan;
 use super::{LAUNCH_TICK, NOTE_TICK, Resident, Supervisor};
 use crate::error::Result;
-use crate::launch::{Begun, Failed, Launched, ToChild};
+use crate::launch::{Begun, Failed, Launched, Stray, ToChild};
 use crate::segment::{Life, LifeState, Role};
 use crate::sync::Ordering;
 use crate::sys::{self, Sent};
@@ -21,7 +21,7 @@ const LAUNCHES_AHEAD: usize = 16;
 pub(super) struct Coming {
     index: u32,
     incarnation: u32,
-    begun: Result<Begun>,
+    begun: Result<Begun, Failed>,
 }
 
 impl Supervisor {
@@ -103,7 +103,9 @@ impl Supervisor {
 
     /// Launches some of the first workers, each while the one before it starts.
     pub(super) fn launch_first(&mut self) -> Result<()> {
-        while self.coming.len() < LAUNCHES_AHEAD && self.begun < self.target {
+        // Somebody else's are started by the time they are begun; and behind one that cannot be there are no more.
+        let ahead = if self.launcher.is_foreign() { 1 } else { LAUNCHES_AHEAD };
+        while self.coming.len() < ahead && self.begun < self.target {
             self.begun += 1;
             let next = self.begin(self.begun);
             self.coming.push_back(next);
@@ -137,7 +139,7 @@ impl Supervisor {
         let mut tries = 0;
         loop {
             let Coming { index, incarnation, begun } = coming;
-            match begun.map_err(Failed::from).and_then(|begun| self.launcher.finish(begun)) {
+            match begun.and_then(|begun| self.launcher.finish(begun)) {
                 Ok(launched) => {
                     self.settle(index, incarnation, launched, false);
                     return Ok(());
@@ -151,13 +153,16 @@ impl Supervisor {
                         self.client.after_reap(index);
                         self.launcher.would_ask_another(&failed)
                     } else {
-                        // Somebody is there whom we do not know. It dies with the template.
-                        let channel = failed.stray.map(|(number, channel)| {
-                            self.launcher.discard_template(number);
+                        // Somebody is there whom we do not know. It dies with the template, or with its channel.
+                        let channel = failed.stray.map(|Stray { template, channel }| {
+                            match template {
+                                Some(number) => self.launcher.discard_template(number),
+                                None => channel.end_peer(),
+                            }
                             channel
                         });
                         self.orphans.push(Orphan { index, incarnation, channel });
-                        self.bury_orphan(index, ORPHAN_LIMIT)
+                        self.bury_orphan(index, ORPHAN_LIMIT) && !self.launcher.is_foreign()
                     };
                     tries += 1;
                     if tries == TEMPLATE_TRIES || !again {

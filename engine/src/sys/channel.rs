@@ -18,6 +18,7 @@ use rustix::net::{
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
 use crate::error::{Error, Result};
+use crate::sys::fork_guard::{Held, Kept};
 use crate::sys::process::ProcessHandle;
 
 /// The most bytes in a message. Socket buffers are larger by default, so one message always fits.
@@ -52,23 +53,36 @@ pub(crate) enum Received {
 
 /// One end of a connection that carries whole messages.
 #[derive(Debug)]
-pub(crate) struct Channel(OwnedFd);
+pub(crate) struct Channel(Held);
 
 impl Channel {
     /// Two connected ends, neither of which survives `execve`.
     pub(crate) fn pair() -> Result<(Self, Self)> {
+        let (a, b) = Self::sockets()?;
+        Ok((Self::from_fd(a), Self::from_fd(b)))
+    }
+
+    /// The same, but forked children do not get them; only forks by the calling thread leave the second end open.
+    pub(crate) fn kept_pair() -> Result<(Self, Self)> {
+        let (a, b) = Kept::pair(Self::sockets)?;
+        Ok((Self(Held::Kept(a)), Self(Held::Kept(b))))
+    }
+
+    /// What [`pair`](Self::pair) is made of.
+    pub(crate) fn sockets() -> Result<(OwnedFd, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC;
-        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .map_err(|errno| Error::io("cannot make a channel", errno))?;
-        Ok((Self(a), Self(b)))
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(|errno| Error::io("cannot make a channel", errno))
     }
 
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self(Held::Shared(fd))
     }
 
-    pub(crate) fn into_fd(self) -> OwnedFd {
-        self.0
+    /// Closes it in programs that this process runs.
+    pub(crate) fn close_on_exec(&self) -> Result<()> {
+        rustix::io::fcntl_setfd(self, rustix::io::FdFlags::CLOEXEC)
+            .map_err(|errno| Error::io("cannot use the channel", errno))
     }
 
     /// Sends a message. Waits while the peer's queue is full: for a peer that is stopped, without end.
@@ -96,7 +110,7 @@ impl Channel {
             debug_assert!(fits, "the space is for MAX_FDS");
         }
         loop {
-            return match rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, flags) {
+            return match rustix::net::sendmsg(self, &[IoSlice::new(bytes)], &mut control, flags) {
                 Ok(_) => Ok(Sent::Yes),
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => Ok(Sent::Full),
@@ -133,7 +147,13 @@ impl Channel {
 
     /// Closes both directions: the peer is told at once, even if this process keeps its end for a while.
     pub(crate) fn hang_up(&self) {
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both); // else it is closed already
+        let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Both); // else it is closed already
+    }
+
+    /// Ends the peer if it [asked](Self::kill_on_hang_up) for that, now or later, and still hears what it says. Whether
+    /// it is gone shows the hang-up.
+    pub(crate) fn end_peer(&self) {
+        let _ = rustix::net::shutdown(self, rustix::net::Shutdown::Write); // else nobody is there
     }
 
     /// Has the kernel kill this process as soon as nobody has the other end any more, or something is sent from there;
@@ -141,7 +161,7 @@ impl Channel {
     #[must_use]
     pub(crate) fn kill_on_hang_up(&self) -> bool {
         const F_SETSIG: libc::c_int = 10; // the same on all architectures; not in the `libc` crate
-        let fd = self.0.as_raw_fd();
+        let fd = self.as_fd().as_raw_fd();
         let set = |what: libc::c_int, value: libc::c_int| {
             // SAFETY: these commands take a number, and change nothing but the open socket, which is ours.
             unsafe { libc::fcntl(fd, what, value) }
@@ -185,7 +205,7 @@ impl Channel {
         loop {
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let iov = &mut [IoSliceMut::new(buffer)];
-            let message = match rustix::net::recvmsg(&self.0, iov, &mut control, flags) {
+            let message = match rustix::net::recvmsg(self, iov, &mut control, flags) {
                 Ok(message) => message,
                 // The peer closed its end with messages of ours unread. The error is told once and
                 // before the messages that it sent itself; those come next, or the end.
@@ -291,7 +311,7 @@ impl Listener {
     pub(crate) fn accept(&self) -> Result<Option<(Channel, ProcessHandle)>> {
         loop {
             let channel = match rustix::net::accept_with(&self.0, SocketFlags::CLOEXEC) {
-                Ok(socket) => Channel(socket),
+                Ok(socket) => Channel::from_fd(socket),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(errno) => return Err(Error::io("cannot accept a connection", errno)),
@@ -336,7 +356,7 @@ pub(crate) fn connect(name: &[u8], limit: Duration) -> Result<Channel> {
     if peer_credentials(socket.as_fd())?.uid != rustix::process::geteuid().as_raw() {
         return Err(Error::io(WHAT, Errno::PERM));
     }
-    Ok(Channel(socket))
+    Ok(Channel::from_fd(socket))
 }
 
 fn new_socket(flags: SocketFlags) -> Result<OwnedFd> {
@@ -432,6 +452,10 @@ impl EventFd {
         rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map(Self)
             .map_err(|errno| Error::io("cannot make an eventfd", errno))
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.0
     }
 
     /// Makes it readable. It cannot fail in a way that matters: a full counter is readable.

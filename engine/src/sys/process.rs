@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::error::{Error, Exit, Result};
-use crate::sys::channel::poll_one;
+use crate::sys::channel::{EventFd, poll_one};
 
 /// How long [`quick_exit`] waits for output that nobody takes, or for another thread's lock on it.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -37,6 +37,13 @@ impl ProcessHandle {
         Self { fd, pid }
     }
 
+    /// A process that is known to be gone, and whose id may be another's by now.
+    pub(crate) fn gone(pid: u32) -> Result<Self> {
+        let bell = EventFd::new()?;
+        bell.ring(); // readable, as the pidfd of a dead process
+        Ok(Self { fd: bell.into_fd(), pid })
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
@@ -56,6 +63,7 @@ impl ProcessHandle {
     pub(crate) fn kill(&self, signal: Signal) -> Result<()> {
         match rustix::process::pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(Errno::BADF) => Ok(()), // no pidfd: `gone`
             Err(errno) => Err(Error::io("cannot signal a process", errno)),
         }
     }
@@ -79,6 +87,12 @@ impl AsFd for ProcessHandle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whether [`ProcessHandle::open`] failed because no process has that id any more.
+pub(crate) fn is_nobody(error: &Error) -> bool {
+    let crate::error::ErrorKind::Io { source, .. } = error.kind() else { return false };
+    source.raw_os_error() == Some(libc::ESRCH)
 }
 
 fn to_pid(pid: u32) -> Option<Pid> {
@@ -257,6 +271,12 @@ pub(crate) unsafe fn fork() -> Result<Fork> {
             Err(_) => Err(Error::io("cannot fork", std::io::Error::last_os_error())),
         },
     }
+}
+
+/// Ends a forked child that came back from where children do not.
+pub(crate) fn abandon_fork() -> ! {
+    // SAFETY: `_exit` ends the process and touches none of its memory.
+    unsafe { libc::_exit(1) }
 }
 
 /// Ctrl-C goes to every process of the terminal. What it means is for the pool's process to decide.

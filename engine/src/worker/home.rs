@@ -50,6 +50,11 @@ impl Home {
         segment.filter(|segment| segment.is_here())
     }
 
+    /// Does something with that memory; `None` if there is none.
+    pub(crate) fn with_segment<R>(&self, f: impl FnOnce(&Segment) -> R) -> Option<R> {
+        self.segment().map(f)
+    }
+
     /// Begins to fetch what the next allocation will look at, if it is like the last one.
     #[inline]
     pub(super) fn prefetch(&self, segment: &Segment) {

@@ -21,6 +21,9 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Has to call what it is given.
+pub(crate) type Around<'a> = dyn Fn(&mut dyn FnMut()) + 'a;
+
 /// A task that this worker owns.
 #[derive(Clone, Copy)]
 pub(crate) struct Claimed {
@@ -79,6 +82,8 @@ pub(crate) struct Worker<'s> {
     habit: Habit,
     tasks: u64,
     tasks_left: Option<u64>,
+    /// Called around each task.
+    around: Option<&'s Around<'s>>,
     /// Tells whether the pool's process is gone, if nobody ends this worker then.
     creator_gone: Option<&'s dyn Fn() -> bool>,
 }
@@ -131,6 +136,7 @@ impl<'s> Worker<'s> {
             habit: Habit::default(),
             tasks: segment.process(index).tasks.load(Ordering::Relaxed),
             tasks_left: (quota != 0).then_some(quota),
+            around: None,
             creator_gone,
         };
         worker.tell_lanes();
@@ -143,6 +149,11 @@ impl<'s> Worker<'s> {
     /// The kernel ends this process when the pool's is gone: nobody has to look.
     pub(crate) fn ends_with_creator(&mut self) {
         self.creator_gone = None;
+    }
+
+    /// Has every task called by `around`, which is to call what it is given.
+    pub(crate) fn call_by(&mut self, around: &'s Around<'s>) {
+        self.around = Some(around);
     }
 
     /// Runs the pool's initializer, if it has one; the error is its text.

@@ -1,7 +1,7 @@
 //! Running a claimed task and publishing its result.
 
 use super::output::{Small, TaskMemory};
-use super::{Claimed, Worker};
+use super::{Around, Claimed, Worker};
 use crate::arena::Block;
 use crate::payload::{Room, Span};
 use crate::slot::{
@@ -9,7 +9,8 @@ use crate::slot::{
     TINY_RESULT,
 };
 use crate::sync::{Ordering, prefetch_payload};
-use crate::task::{Call, Return, Shape, Status};
+use crate::task::registry::Code;
+use crate::task::{Call, Return, Shape, Status, catch, panic_text, write_text};
 
 /// Where the bytes of a finished result are.
 enum Written {
@@ -175,7 +176,10 @@ impl Worker<'_> {
             on_item,
             done: &slot.done,
         };
-        let Return { status, used } = code.call(&mut call);
+        let Return { status, used } = match self.around {
+            None => code.call(&mut call),
+            Some(around) => call_within(around, code, &mut call),
+        };
         let span = call.room.span;
         if meta.is_chunk() {
             current.store(0, Ordering::Relaxed);
@@ -208,6 +212,23 @@ impl Worker<'_> {
         let block = memory.block;
         self.settle(status, span, used, block)
     }
+}
+
+/// Calls `code` from within `around`.
+fn call_within(around: &Around<'_>, code: Code, call: &mut Call<'_>) -> Return {
+    let mut returned = None;
+    let ended = catch(|| {
+        around(&mut || {
+            if returned.is_none() {
+                returned = Some(code.call(call));
+            }
+        });
+    });
+    // What has been written is the result, whatever happened then.
+    returned.unwrap_or_else(|| match ended {
+        Err(panic) => write_text(Status::Panicked, &panic_text(&panic), &mut call.room),
+        Ok(()) => write_text(Status::Failed, b"its worker did not call the function", &mut call.room),
+    })
 }
 
 #[repr(C, align(16))]

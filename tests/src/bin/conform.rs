@@ -246,7 +246,8 @@ impl<'a> Case<'a> {
             }
             "imap" | "unordered" => {
                 let order = if self.how == "imap" { Order::Items } else { Order::Arrival };
-                let mut outputs = caller.imap(name, InMemory(slices.into_iter()), self.chunk(), order)?;
+                let mut outputs =
+                    caller.imap(name, InMemory(slices.into_iter()), self.chunk(), order, None)?;
                 std::iter::from_fn(|| outputs.next(None)).map(|output| told(output.as_deref())).collect()
             }
             "queue" => {

@@ -336,7 +336,7 @@ fn iterators() {
     for (chunksize, order) in [(1, Order::Items), (1, Order::Arrival), (6, Order::Items), (6, Order::Arrival)]
     {
         let mut iter =
-            pool.raw().imap(name("raw echo"), Numbers(1000, Vec::new()), chunksize, order).unwrap();
+            pool.raw().imap(name("raw echo"), Numbers(1000, Vec::new()), chunksize, order, None).unwrap();
         let mut seen = Vec::new();
         while let Some(output) = iter.next(None) {
             let output = output.unwrap();
@@ -349,12 +349,13 @@ fn iterators() {
         }
         assert!(seen.into_iter().eq((0..1000).rev()));
     }
-    let mut slow = pool.raw().imap(name("raw sleep"), Numbers(3, Vec::new()), 1, Order::Items).unwrap();
+    let mut slow = pool.raw().imap(name("raw sleep"), Numbers(3, Vec::new()), 1, Order::Items, None).unwrap();
     assert!(slow.next(Some(Duration::from_millis(1))).unwrap().unwrap_err().is_timeout());
     assert!(slow.next(None).unwrap().is_ok());
     drop(slow); // half-way
     // A closed pool goes on with it.
-    let mut iter = pool.raw().imap(name("raw echo"), Numbers(100, Vec::new()), 3, Order::Items).unwrap();
+    let mut iter =
+        pool.raw().imap(name("raw echo"), Numbers(100, Vec::new()), 3, Order::Items, None).unwrap();
     pool.close();
     let mut count = 0;
     while let Some(output) = iter.next(None) {
@@ -363,7 +364,7 @@ fn iterators() {
     }
     assert_eq!(count, 100);
     pool.join().unwrap();
-    assert!(pool.raw().imap(name("raw echo"), Numbers(1, Vec::new()), 1, Order::Items).is_err());
+    assert!(pool.raw().imap(name("raw echo"), Numbers(1, Vec::new()), 1, Order::Items, None).is_err());
 }
 
 fn queues() {

@@ -1,0 +1,301 @@
+"""How objects become bytes: multiprocessing's reducers, pickle protocol 5, buffers beside the stream.
+
+The native module calls these functions for whatever it does not encode by itself.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import multiprocessing.connection
+import multiprocessing.pool
+import pickle
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterable
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+__all__ = [
+    "MainModule",
+    "describe_exception",
+    "dump_arguments",
+    "dump_chunks",
+    "dump_function",
+    "dumps",
+    "encoding_error",
+    "loads",
+]
+
+#: A pickler that has written more than this is dropped: emptying its table of seen objects takes
+#: time in proportion to the largest that it ever had.
+_LARGE = 1 << 16
+
+# Not all of what multiprocessing's own modules share is known to type checkers.
+_connection: Any = multiprocessing.connection
+_mp_pool: Any = multiprocessing.pool
+
+# Both are changed in place by whoever registers something.
+_reducers: dict[type, Any] = getattr(ForkingPickler, "_extra_reducers")  # noqa: B009
+_of_copyreg = copyreg.dispatch_table
+
+
+class _File:
+    """What a pickler writes to; `write` is the `append` of a list."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Callable[[Any], Any]) -> None:
+        self.write = write
+
+
+class _Encoder:
+    """A pickler that is used again and again by one thread."""
+
+    __slots__ = ("beside", "chunks", "clear_memo", "dump", "of_copyreg", "of_reducers")
+
+    def __init__(self) -> None:
+        self.chunks: list[Any] = []
+        self.beside: list[pickle.PickleBuffer] = []
+        # What is registered with multiprocessing and copyreg by now.
+        self.of_copyreg = dict(_of_copyreg)
+        self.of_reducers = dict(_reducers)
+        pickler = pickle.Pickler(
+            _File(self.chunks.append),
+            5,
+            buffer_callback=self.beside.append,
+        )
+        pickler.dispatch_table = {
+            memoryview: _reduce_memoryview,
+            **self.of_copyreg,
+            **self.of_reducers,
+        }
+        self.dump = pickler.dump
+        self.clear_memo = pickler.clear_memo
+
+
+class _Encoders(threading.local):
+    """The encoders of this thread that are not at work; one at work may come upon `dumps` again."""
+
+    def __init__(self) -> None:
+        self.free: list[_Encoder] = []
+
+
+_encoders = _Encoders()
+
+
+def _reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
+    data = pickle.PickleBuffer(view) if view.c_contiguous else view.tobytes()
+    return _rebuild_memoryview, (data, view.format, view.shape, view.readonly)
+
+
+def _rebuild_memoryview(data: Any, format: Any, shape: tuple[int, ...], readonly: bool) -> memoryview:
+    view: memoryview[Any] = memoryview(data)
+    if view.nbytes == 0:
+        # Zeros in a shape cannot be cast.
+        view = memoryview(bytearray()).cast(format)
+    elif len(shape) == 1:
+        view = view.cast("B").cast(format)
+    else:
+        view = view.cast("B").cast(format, shape)
+    return view.toreadonly() if readonly else view
+
+
+def dump_chunks(obj: object, buffers: list[pickle.PickleBuffer]) -> list[Any]:
+    """The stream of `obj` in parts that belong one after the other.
+
+    Large bytes objects are parts as they are. What `obj` has of buffers (arrays of numpy, say) is
+    appended to `buffers` instead.
+    """
+    if _connection._ForkingPickler is not ForkingPickler:
+        # A reducer that the program has put in the place of multiprocessing's.
+        return [bytes(_connection._ForkingPickler.dumps(obj, 5))]
+    free = _encoders.free
+    encoder = free.pop() if free else _Encoder()
+    if encoder.of_reducers != _reducers or encoder.of_copyreg != _of_copyreg:
+        encoder = _Encoder()
+    chunks = encoder.chunks
+    beside = encoder.beside
+    try:
+        encoder.dump(obj)
+    finally:
+        # At once, for it keeps alive whatever it has seen. After an exception it is not used again.
+        encoder.clear_memo()
+    if beside:
+        buffers += beside
+        beside.clear()
+    if len(chunks) == 1 and len(chunks[0]) < _LARGE:
+        whole = chunks.copy()
+        chunks.clear()
+        free.append(encoder)
+        return whole
+    return chunks
+
+
+def dumps(obj: object, buffers: list[pickle.PickleBuffer]) -> bytes:
+    """`dump_chunks` in one piece.
+
+    >>> beside = []
+    >>> loads(dumps([1, "two"], beside), beside)
+    [1, 'two']
+    >>> stream = dumps(memoryview(bytearray(100000)), beside)
+    >>> len(stream) < 200, len(beside)
+    (True, 1)
+    >>> loads(stream, beside).nbytes
+    100000
+    """
+    chunks = dump_chunks(obj, buffers)
+    chunk = chunks[0]
+    if len(chunks) == 1 and type(chunk) is bytes:
+        return chunk
+    return b"".join(chunks)
+
+
+def loads(data: Any, buffers: Iterable[Any] = ()) -> Any:
+    """The object of a stream, from any bytes-like object, and of the buffers that lay beside it."""
+    if _connection._ForkingPickler is not ForkingPickler:
+        return _connection._ForkingPickler.loads(data)
+    return pickle.loads(data, buffers=buffers)
+
+
+class _NotFoundThere(Exception):
+    """A function or class of `__main__` that a worker would not find."""
+
+
+class MainModule:
+    """What the workers of a pool find in `__main__`.
+
+    Forked workers have what was there when the pool started. Spawned ones run the program's file
+    again and find all that it defines, if there is a file.
+    """
+
+    def __init__(self, start_method: str) -> None:
+        main = sys.modules.get("__main__")
+        self._runs_again = False
+        self._known: dict[str, Callable[[], object]] = {}
+        if start_method == "fork":
+            for name, value in list(vars(main).items()) if main is not None else ():
+                if isinstance(value, (types.FunctionType, type)):
+                    self._known[name] = weakref.ref(value)
+        else:
+            self._runs_again = _has_source(main)
+
+    def finds(self, value: types.FunctionType | type) -> bool:
+        """Whether a worker finds just this function or class by its name."""
+        if value.__module__ != "__main__" or self._runs_again:
+            return True
+        name = value.__qualname__.partition(".")[0]
+        known = self._known.get(name)
+        main = sys.modules.get("__main__")
+        # Whether the name leads to this value here and now is what pickle itself finds out.
+        return known is not None and known() is getattr(main, name, None)
+
+
+def _has_source(main: types.ModuleType | None) -> bool:
+    """Whether multiprocessing can tell a new interpreter how to make `__main__`."""
+    if main is None:
+        return False
+    if getattr(getattr(main, "__spec__", None), "name", None) is not None:
+        return True
+    file = getattr(main, "__file__", None)
+    return file is not None and file != "<stdin>"
+
+
+class _ByReference(ForkingPickler):
+    """A pickler that gives up at what a worker would not find in `__main__`."""
+
+    def __init__(self, file: Any, main: MainModule) -> None:
+        super().__init__(file, 5)
+        self._main = main
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, (types.FunctionType, type)) and not self._main.finds(value):
+            raise _NotFoundThere
+        return NotImplemented
+
+
+def _by_value(value: object, buffers: list[pickle.PickleBuffer] | None = None) -> bytes | None:
+    """The stream that cloudpickle makes; None if it is not installed."""
+    try:
+        from cloudpickle import CloudPickler  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    written: list[Any] = []
+    callback = None if buffers is None else buffers.append
+    pickler = CloudPickler(_File(written.append), 5, buffer_callback=callback)
+    pickler.dispatch_table = {
+        memoryview: _reduce_memoryview,
+        **pickler.dispatch_table,
+        **_reducers,
+    }
+    pickler.dump(value)
+    return b"".join(written)
+
+
+def dump_function(func: object, main: MainModule | None = None) -> tuple[bytes, bool]:
+    """The stream of a function, and whether it has the function's code: then any worker can run it.
+
+    By reference, if that can be done and the workers, who have `main`, would find it; else by
+    cloudpickle, if that is installed; else the error of pickle is raised.
+
+    >>> import math
+    >>> stream, by_value = dump_function(math.sqrt)
+    >>> loads(stream)(9.0), by_value
+    (3.0, False)
+    """
+    written: list[Any] = []
+    try:
+        if _connection._ForkingPickler is not ForkingPickler:
+            return bytes(_connection._ForkingPickler.dumps(func)), False
+        if main is None:
+            ForkingPickler(_File(written.append), 5).dump(func)
+        else:
+            _ByReference(_File(written.append), main).dump(func)
+        return b"".join(written), False
+    except _NotFoundThere:
+        data = _by_value(func)
+        if data is not None:
+            return data, True
+        # As multiprocessing does; the worker says that it is not there.
+        return bytes(ForkingPickler.dumps(func, 5)), False
+    except Exception as error:
+        try:
+            data = _by_value(func)
+        except Exception:
+            data = None
+        if data is None:
+            raise error
+        return data, True
+
+
+def dump_arguments(arguments: object, buffers: list[pickle.PickleBuffer]) -> bytes:
+    """`dumps`; what pickle refuses (a lambda, say) is left to cloudpickle, if that is installed."""
+    try:
+        return dumps(arguments, buffers)
+    except Exception as error:
+        beside: list[pickle.PickleBuffer] = []
+        try:
+            data = _by_value(arguments, beside)
+        except Exception:
+            data = None
+        if data is None:
+            raise error
+        buffers += beside
+        return data
+
+
+def describe_exception(exc: BaseException, tb: types.TracebackType | None) -> object:
+    """What is sent for an exception: it unpickles as the exception, whose cause is a `RemoteTraceback`."""
+    described: object = _mp_pool.ExceptionWithTraceback(exc, tb)
+    return described
+
+
+def encoding_error(exc: BaseException, value: object) -> Exception:
+    """What is sent in the place of a result that cannot be pickled."""
+    try:
+        error: Exception = _mp_pool.MaybeEncodingError(exc, value)
+    except Exception:
+        # Its repr fails, too.
+        error = _mp_pool.MaybeEncodingError(exc, object.__repr__(value))
+    return error

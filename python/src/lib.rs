@@ -1,0 +1,37 @@
+//! `ringpool._native`: the engine as Python sees it.
+//!
+//! A call is [encoded](codec) into bytes, which the [engine](::engine) carries to a worker; there [`worker`] decodes
+//! it, calls the function, and encodes what comes of it. Nothing but bytes and shared memory passes between the two.
+
+mod answer;
+mod call;
+mod codec;
+mod pool;
+mod error;
+mod function;
+mod imap;
+mod launch;
+mod map;
+mod memory;
+mod overflow;
+mod pickle;
+mod result;
+mod wait;
+mod worker;
+
+/// Everything of the package that is in machine code.
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::pool::Engine;
+    #[pymodule_export]
+    use crate::imap::IMapIterator;
+    #[pymodule_export]
+    use crate::map::MapResult;
+    #[pymodule_export]
+    use crate::memory::{Memory, View};
+    #[pymodule_export]
+    use crate::result::ApplyResult;
+    #[pymodule_export]
+    use crate::worker::serve;
+}

@@ -1,0 +1,191 @@
+//! Shared memory as objects with a buffer.
+
+use crate::codec::{RawBuffer, Store};
+use crate::error::to_py;
+use crate::overflow::is_full;
+use crate::wait;
+use engine::ErrorKind;
+use engine::raw::{Buffer, Caller, Private};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::c_int;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// Fills a request for the buffer of an object.
+///
+/// # Safety
+///
+/// `view` is Python's, to be filled, and the memory stays where it is for as long as the object lives.
+unsafe fn fill(
+    object: &Bound<'_, PyAny>,
+    view: *mut ffi::Py_buffer,
+    flags: c_int,
+    start: *mut u8,
+    len: usize,
+) -> PyResult<()> {
+    // SAFETY: as above; it takes a reference to the object of its own.
+    let filled = unsafe {
+        ffi::PyBuffer_FillInfo(view, object.as_ptr(), start.cast(), len as ffi::Py_ssize_t, 0, flags)
+    };
+    if filled == 0 { Ok(()) } else { Err(PyErr::fetch(object.py())) }
+}
+
+/// Bytes that another process wrote, mapped privately: writable, and nobody else sees what is written.
+#[pyclass(frozen, module = "ringpool._native")]
+pub(crate) struct View {
+    memory: Arc<Private>,
+}
+
+impl View {
+    pub(crate) fn new(memory: Arc<Private>) -> Self {
+        View { memory }
+    }
+}
+
+#[pymethods]
+impl View {
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let memory = &slf.get().memory;
+        let (start, len) = (memory.as_ptr().as_ptr(), memory.len());
+        // SAFETY: the mapping is the object's for as long as that lives.
+        unsafe { fill(slf.as_any(), view, flags, start, len) }
+    }
+
+    fn __len__(&self) -> usize {
+        self.memory.len()
+    }
+}
+
+/// Memory of the pool that workers can map: what `ringpool.empty` is made of.
+#[pyclass(frozen, weakref, module = "ringpool._native")]
+pub(crate) struct Memory {
+    buffer: Arc<Buffer>,
+}
+
+#[pymethods]
+impl Memory {
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let buffer = &slf.get().buffer;
+        let (start, len) = (buffer.as_ptr().as_ptr(), buffer.len());
+        // SAFETY: the block is the object's for as long as that lives. A forked child does not have the memory, and
+        // looking there is a fault, as the documentation of `empty` says.
+        unsafe { fill(slf.as_any(), view, flags, start, len) }
+    }
+
+    fn __len__(&self) -> usize {
+        self.buffer.len()
+    }
+}
+
+/// The memories of a pool that Python has.
+#[derive(Default)]
+pub(crate) struct Memories {
+    /// By the address where they begin.
+    known: Mutex<BTreeMap<usize, Weak<Buffer>>>,
+}
+
+impl Memories {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<usize, Weak<Buffer>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn make(&self, py: Python<'_>, caller: &Caller, len: usize) -> PyResult<Memory> {
+        let buffer = Arc::new(patiently(py, caller, len)?);
+        let mut known = self.known();
+        known.retain(|_, buffer| buffer.strong_count() > 0);
+        known.insert(buffer.as_ptr().as_ptr().addr(), Arc::downgrade(&buffer));
+        Ok(Memory { buffer })
+    }
+
+    /// The memory that holds these bytes, and where in it they begin.
+    fn find(&self, bytes: &[u8]) -> Option<(Arc<Buffer>, usize)> {
+        let known = self.known();
+        if known.is_empty() {
+            return None;
+        }
+        let at = bytes.as_ptr().addr();
+        let (&start, buffer) = known.range(..=at).next_back()?;
+        let buffer = buffer.upgrade()?;
+        let within = at - start;
+        (within.checked_add(bytes.len())? <= buffer.len()).then_some((buffer, within))
+    }
+}
+
+/// Memory of this size; waits, if tasks that are on their way have it all.
+pub(crate) fn patiently(py: Python<'_>, caller: &Caller, len: usize) -> PyResult<Buffer> {
+    loop {
+        // Without tasks on their way nobody gives anything back.
+        let hope = caller.in_flight() > 0;
+        match caller.buffer(len) {
+            Err(error) if is_full(&error) && hope => {
+                let caller = caller.patience(wait::SLICE);
+                let made = py.detach(|| caller.buffer(len));
+                match made {
+                    Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => py.check_signals()?,
+                    other => return other.map_err(|error| to_py(py, &error, None)),
+                }
+            }
+            other => return other.map_err(|error| to_py(py, &error, None)),
+        }
+    }
+}
+
+/// Where a client puts large buffers: into the pool's memory, unless they are there already.
+pub(crate) struct ClientStore<'a> {
+    caller: &'a Caller,
+    memories: &'a Memories,
+    /// All that what is encoded refers to.
+    pub keep: Vec<Arc<Buffer>>,
+    /// What has been put there for earlier items of the same map, and what keeps its address from being another's.
+    seen: Option<HashMap<(usize, usize), (Arc<Buffer>, RawBuffer)>>,
+}
+
+impl<'a> ClientStore<'a> {
+    /// `caller` waits for nothing.
+    pub(crate) fn new(caller: &'a Caller, memories: &'a Memories) -> Self {
+        ClientStore { caller, memories, keep: Vec::new(), seen: None }
+    }
+
+    /// The same for many items at once, which may have buffers in common.
+    pub(crate) fn of_many(caller: &'a Caller, memories: &'a Memories) -> Self {
+        ClientStore { seen: Some(HashMap::new()), ..Self::new(caller, memories) }
+    }
+}
+
+impl Store for ClientStore<'_> {
+    fn put(&mut self, object: &Bound<'_, PyAny>, raw: RawBuffer, out: &mut Vec<u8>) -> PyResult<()> {
+        let bytes = raw.bytes();
+        let len = bytes.len();
+        let key = (bytes.as_ptr().addr(), len);
+        let (buffer, within) = if let Some(found) = self.memories.find(bytes) {
+            found
+        } else if let Some((buffer, _)) = self.seen.as_ref().and_then(|seen| seen.get(&key)) {
+            (buffer.clone(), 0)
+        } else {
+            let buffer = Arc::new(patiently(object.py(), self.caller, len)?);
+            // SAFETY: fresh memory of that length, of which nobody else knows.
+            unsafe { buffer.as_ptr().as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), len) };
+            if let Some(seen) = &mut self.seen {
+                seen.insert(key, (buffer.clone(), raw));
+            }
+            (buffer, 0)
+        };
+        out.extend_from_slice(&(buffer.offset() + within as u64).to_ne_bytes());
+        out.extend_from_slice(&(len as u64).to_ne_bytes());
+        self.keep.push(buffer);
+        Ok(())
+    }
+
+    fn truncate(&mut self, count: usize) {
+        self.keep.truncate(count);
+    }
+
+    fn count(&self) -> usize {
+        self.keep.len()
+    }
+}
+
+/// How long is waited for memory before signals are looked at.
+pub(crate) const NO_PATIENCE: Duration = Duration::ZERO;
