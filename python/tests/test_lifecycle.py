@@ -277,6 +277,7 @@ def test_a_pool_that_is_dropped_warns(method):
         del pool
         gc.collect()
     assert any(text in str(warning.message) for warning in caught)
+    del caught  # which refers to the pool
     if support.OURS:
         assert support.eventually(lambda: not any(support.alive(pid) for pid in pids))
     for pid in pids:
