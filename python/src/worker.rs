@@ -334,7 +334,12 @@ fn raise(
     behind: &mut Behind,
 ) -> PyResult<()> {
     out.push(RAISED);
-    Encoder { pickle, out, store: behind }.pickled(described)
+    let mut encoder = Encoder { pickle, out, store: behind };
+    match described.getattr("tb") {
+        Ok(traceback) => encoder.value(&traceback)?,
+        Err(_) => encoder.value(described.str()?.as_any())?, // an exception of the pool's own, without any
+    }
+    encoder.pickled(described)
 }
 
 /// Appends an exception.
