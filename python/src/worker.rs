@@ -34,7 +34,10 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
 #[pyfunction]
 pub(crate) fn serve(py: Python<'_>, fd: i32, initialize: Py<PyAny>) -> PyResult<()> {
     register(py)?;
-    STATE.with(|state| state.pickle(py).map(drop))?;
+    STATE.with(|state| {
+        state.forget();
+        state.pickle(py).map(drop)
+    })?;
     // SAFETY: the caller gives the descriptor away.
     let seat = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut failed = false;
@@ -119,6 +122,11 @@ impl State {
         }
         let pickle = Pickle::import(py, "dumps")?;
         Ok(self.pickle.get_or_init(|| pickle))
+    }
+
+    /// What is there was the parent's, if that is a worker, too: of another pool, whose numbers mean something else.
+    fn forget(&self) {
+        drop((self.functions.take(), self.last.take(), self.many.take(), self.views.take()));
     }
 
     /// Takes possession of what is still looked at of the task's input, which is gone when the task is over.
@@ -334,7 +342,12 @@ fn raise(
     behind: &mut Behind,
 ) -> PyResult<()> {
     out.push(RAISED);
-    Encoder { pickle, out, store: behind }.pickled(described)
+    let mut encoder = Encoder { pickle, out, store: behind };
+    match described.getattr("tb") {
+        Ok(traceback) => encoder.value(&traceback)?,
+        Err(_) => encoder.value(described.str()?.as_any())?, // an exception of the pool's own, without any
+    }
+    encoder.pickled(described)
 }
 
 /// Appends an exception.
