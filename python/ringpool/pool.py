@@ -332,9 +332,13 @@ class Pool(multiprocessing.pool.Pool):
         if not hasattr(iterable, "__len__"):
             # Here, so that what it raises is raised here.
             iterable = list(iterable)
+        length = len(iterable)  # type: ignore[arg-type]
+        if length == 0:
+            # Its word is taken for it.
+            iterable = ()
         if chunksize is None:
             # Four chunks for each worker.
-            chunksize, extra = divmod(len(iterable), self._processes * 4)  # type: ignore[arg-type]
+            chunksize, extra = divmod(length, self._processes * 4)
             if extra or not chunksize:
                 chunksize += 1
         else:
