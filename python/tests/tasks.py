@@ -447,6 +447,10 @@ def make_array(count, value):
     return numpy.full(count, value, dtype="f8")
 
 
+def make_array_of(value):
+    return make_array(200_000, float(value))
+
+
 def make_many(count, size):
     import numpy
 
