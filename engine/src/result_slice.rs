@@ -106,7 +106,7 @@ impl<T: Pod + Payload> ResultSlice<T> {
             most.saturating_mul(size_of::<T>()) <= INLINE_RESULT - size_of::<ArchivedVec<T::Archived>>();
         let long = is_flat::<T>() && !short && isize::try_from(bytes).is_ok();
         let home = if long { here() } else { None };
-        let lent = home.and_then(|home| home.lend(bytes).map(|start| Lent { home, start }));
+        let lent = home.and_then(|home| home.lend(bytes).ok().map(|block| Lent { start: block.ptr, home }));
         let mut memory = match lent {
             Some(lent) => Memory::Lent(lent),
             None => Memory::Heap(vec![T::zeroed(); most]),

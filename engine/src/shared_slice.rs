@@ -313,7 +313,7 @@ impl Drop for Serving {
 }
 
 /// The segment of this pool, if this process works for it.
-fn served(pool: u64) -> Option<Arc<Segment>> {
+pub(crate) fn served(pool: u64) -> Option<Arc<Segment>> {
     let served = SERVED.read().unwrap_or_else(PoisonError::into_inner);
     served.iter().find(|(id, segment)| *id == pool && segment.is_here()).map(|(_, segment)| segment.clone())
 }

@@ -129,7 +129,7 @@ class Launcher:
             else:
                 self._workers.append(process)
         util.debug("added worker")
-        pid = process.pid
+        pid = getattr(process, "pid", None)
         if not isinstance(pid, int):
             raise TypeError(f"{process!r} has no process id: the workers of a pool are processes")
         return pid
@@ -153,6 +153,8 @@ class Launcher:
         """Ends whatever was started."""
         with self._lock:
             workers = list(self._workers)
+        # Others than processes cannot be ended.
+        workers = [process for process in workers if isinstance(process, BaseProcess)]
         for process in workers:
             if process.exitcode is None:
                 process.terminate()

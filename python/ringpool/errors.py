@@ -42,7 +42,7 @@ class WorkerDied(RingpoolError):
 
     #: Its process id.
     pid: int | None
-    #: Its number within the pool, from 0.
+    #: Its number within the pool, from 1.
     worker: int | None
     #: As `Process.exitcode` has it: negative for a signal. None if that is not known.
     exitcode: int | None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import multiprocessing.pool
 import operator
@@ -60,6 +61,9 @@ IMapUnorderedIterator = IMapIterator
 #: So often a task may be tried again.
 _MOST_RETRIES = 14
 
+#: Iterables whose iteration cannot fail.
+_NEVER_RAISE = (list, tuple, range, str, bytes)
+
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
@@ -91,6 +95,13 @@ def _chunksize(chunksize: Any) -> int:
     if chunksize < 1:
         raise ValueError(f"Chunksize must be 1+, not {chunksize!r}")
     return operator.index(chunksize)
+
+
+def _whole_chunks(iterable: Iterable[_S], chunksize: int) -> Iterator[_S]:
+    """The items, no chunk of which begins before it is whole: an iterable that raises within one loses it."""
+    iterator = iter(iterable)
+    while chunk := tuple(itertools.islice(iterator, chunksize)):
+        yield from chunk
 
 
 def _buffersize(buffersize: Any) -> int | None:
@@ -384,6 +395,8 @@ class Pool(multiprocessing.pool.Pool):
         buffersize = _buffersize(buffersize)
         if retries is not None:
             _retries(retries)
+        if chunksize > 1 and type(iterable) not in _NEVER_RAISE:
+            iterable = _whole_chunks(iterable, chunksize)
         return self._engine.imap(self, func, iterable, False, chunksize, ordered, buffersize, retries)
 
     def empty(

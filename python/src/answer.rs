@@ -26,7 +26,7 @@ impl Fetch for Behind<'_> {
         let range = span(self.bytes, offset, len)?;
         let private = Private::of_result(self.bytes, range.clone());
         match private.map_err(|error| crate::error::to_py(py, &error, None))? {
-            Some(private) => Ok(Bound::new(py, View::new(Arc::new(private)))?.into_any()),
+            Some(private) => Ok(Bound::new(py, View::mapped(Arc::new(private)))?.into_any()),
             None => Ok(PyByteArray::new(py, &self.bytes[range]).into_any()),
         }
     }

@@ -232,7 +232,7 @@ fn input<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<(Input<'py>, usize)> {
 }
 
 /// Whether it is numpy's, of plain numbers and with items.
-fn is_array(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(crate) fn is_array(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     let kind = object.get_type();
     if kind.name()? != "ndarray" || kind.module()? != "numpy" {
         return Ok(false);

@@ -6,6 +6,7 @@ use crate::overflow::is_full;
 use crate::wait;
 use engine::ErrorKind;
 use engine::raw::{Buffer, Caller, Private};
+use memmap2::{Advice, MmapMut, UncheckedAdvice};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::collections::{BTreeMap, HashMap};
@@ -32,29 +33,104 @@ unsafe fn fill(
     if filled == 0 { Ok(()) } else { Err(PyErr::fetch(object.py())) }
 }
 
-/// Bytes that another process wrote, mapped privately: writable, and nobody else sees what is written.
+/// Bytes that another process wrote: writable, and nobody else sees what is written.
 #[pyclass(frozen, module = "ringpool._native")]
 pub(crate) struct View {
-    memory: Arc<Private>,
+    bytes: Held,
+}
+
+enum Held {
+    /// Mapped privately: a page is copied when it is written to.
+    Mapped(Arc<Private>),
+    Copied(Copied),
 }
 
 impl View {
-    pub(crate) fn new(memory: Arc<Private>) -> Self {
-        View { memory }
+    pub(crate) fn mapped(memory: Arc<Private>) -> Self {
+        View { bytes: Held::Mapped(memory) }
+    }
+
+    pub(crate) fn copied(copy: Copied) -> Self {
+        View { bytes: Held::Copied(copy) }
+    }
+
+    fn place(&self) -> (*mut u8, usize) {
+        match &self.bytes {
+            Held::Mapped(memory) => (memory.as_ptr().as_ptr(), memory.len()),
+            Held::Copied(copy) => (copy.start, copy.len),
+        }
+    }
+}
+
+/// A copy in memory that was used before: fresh pages cost more than the copy.
+pub(crate) struct Copied {
+    /// There until the drop.
+    map: Option<MmapMut>,
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: memory of its own; who uses it from several threads at once is Python, as with every buffer.
+unsafe impl Send for Copied {}
+// SAFETY: as above.
+unsafe impl Sync for Copied {}
+
+/// Memory that is kept to be used again: so many pieces, so many bytes. The kernel may take the pages if it has none.
+const SPARE: usize = 4;
+const SPARE_BYTES: usize = 512 << 20;
+static SPARES: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
+
+fn spares() -> MutexGuard<'static, Vec<MmapMut>> {
+    SPARES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Copied {
+    pub(crate) fn new(bytes: &[u8]) -> std::io::Result<Self> {
+        let spare = {
+            let mut spares = spares();
+            let fits = |map: &MmapMut| map.len() >= bytes.len() && map.len() / 2 <= bytes.len();
+            let at = spares.iter().rposition(fits);
+            at.map(|at| spares.remove(at))
+        };
+        let mut map = match spare {
+            Some(map) => map,
+            None => {
+                let map = MmapMut::map_anon(bytes.len())?;
+                let _ = map.advise(Advice::HugePage); // fewer faults, where it is known
+                map
+            }
+        };
+        map[..bytes.len()].copy_from_slice(bytes);
+        let start = map.as_mut_ptr();
+        Ok(Copied { map: Some(map), start, len: bytes.len() })
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let Some(map) = self.map.take() else { return };
+        // SAFETY: nobody looks at it any more, and what it holds is of no use.
+        if unsafe { map.unchecked_advise(UncheckedAdvice::Free) }.is_err() {
+            return;
+        }
+        let mut spares = spares();
+        spares.push(map);
+        while spares.len() > SPARE || spares.iter().map(|map| map.len()).sum::<usize>() > SPARE_BYTES {
+            spares.remove(0);
+        }
     }
 }
 
 #[pymethods]
 impl View {
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        let memory = &slf.get().memory;
-        let (start, len) = (memory.as_ptr().as_ptr(), memory.len());
-        // SAFETY: the mapping is the object's for as long as that lives.
+        let (start, len) = slf.get().place();
+        // SAFETY: the memory is the object's for as long as that lives.
         unsafe { fill(slf.as_any(), view, flags, start, len) }
     }
 
     fn __len__(&self) -> usize {
-        self.memory.len()
+        self.place().1
     }
 }
 

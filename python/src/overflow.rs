@@ -100,6 +100,33 @@ struct State {
     ended: Option<Error>,
     /// To be done once nothing waits.
     then: Option<Box<dyn FnOnce() + Send>>,
+    /// Iterations that still have items to submit.
+    holds: usize,
+}
+
+impl State {
+    /// Whether there may be something to submit.
+    fn is_busy(&self) -> bool {
+        self.serving || self.holds > 0 || !self.tasks.is_empty()
+    }
+}
+
+/// Something is still to be submitted.
+pub(crate) struct Hold {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.holds -= 1;
+        let then = if state.is_busy() { None } else { state.then.take() };
+        drop(state);
+        if let Some(then) = then {
+            then();
+        }
+        self.shared.changed.notify_all();
+    }
 }
 
 impl Shared {
@@ -111,7 +138,9 @@ impl Shared {
         let mut state = self.lock();
         loop {
             let Some(task) = state.tasks.pop_front() else {
-                if let Some(then) = state.then.take() {
+                if state.holds == 0
+                    && let Some(then) = state.then.take()
+                {
                     drop(state);
                     then();
                     state = self.lock();
@@ -186,6 +215,12 @@ impl Overflow {
         state.tasks.is_empty() && !state.serving
     }
 
+    /// The pool is not closed before this is dropped.
+    pub(crate) fn hold(&self) -> Hold {
+        self.shared.lock().holds += 1;
+        Hold { shared: self.shared.clone() }
+    }
+
     /// How many tasks wait.
     pub(crate) fn len(&self) -> usize {
         self.shared.lock().tasks.len()
@@ -218,7 +253,7 @@ impl Overflow {
     /// Has something done once nothing waits any more: at once, if that is so already.
     pub(crate) fn then(&self, f: impl FnOnce() + Send + 'static) {
         let mut state = self.shared.lock();
-        if state.serving {
+        if state.is_busy() {
             state.then = Some(Box::new(f));
             return;
         }
@@ -229,10 +264,9 @@ impl Overflow {
     /// Waits until nothing waits any more, at most for `limit`; whether that is so.
     pub(crate) fn drained(&self, limit: Duration) -> bool {
         let state = self.shared.lock();
-        let waits = |state: &mut State| state.serving || !state.tasks.is_empty();
-        let waited = self.shared.changed.wait_timeout_while(state, limit, waits);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        !waits(&mut state)
+        let waited = self.shared.changed.wait_timeout_while(state, limit, |state| state.is_busy());
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !state.is_busy()
     }
 
     /// Submits nothing any more: what waits fails.

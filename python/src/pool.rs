@@ -2,7 +2,7 @@
 
 use crate::error::to_py;
 use crate::function::Functions;
-use crate::imap::{self, IMapIterator, Stream};
+use crate::imap::{self, IMapIterator, Iteration};
 use crate::launch::PythonLauncher;
 use crate::map::{self, MapResult};
 use crate::memory::{Memories, Memory, NO_PATIENCE};
@@ -15,6 +15,7 @@ use engine::raw::{Caller, Name};
 use engine::{ErrorKind, Pool};
 use pyo3::prelude::*;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Slots cost memory only once they are used; what does not fit waits in the client's memory.
@@ -64,7 +65,8 @@ pub(crate) struct Engine {
     pub(crate) overflow: Overflow,
     pub(crate) processes: usize,
     /// Iterations that may still have inputs to take.
-    pub(crate) streams: Mutex<Vec<Weak<Stream>>>,
+    pub(crate) streams: Mutex<Vec<Weak<dyn Iteration>>>,
+    terminated: AtomicBool,
 }
 
 impl Deref for Engine {
@@ -84,7 +86,37 @@ impl Engine {
         }
     }
 
-    fn remember(&self, stream: &Arc<Stream>) {
+    /// Waits until all that waits, and all that iterations still have, is submitted.
+    fn submit_all(&self, py: Python<'_>) -> PyResult<()> {
+        let streams = {
+            let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            streams.iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
+        };
+        for stream in streams {
+            stream.take_all(py)?;
+        }
+        wait::sliced(py, None, |limit| self.overflow.drained(limit))?;
+        Ok(())
+    }
+
+    /// Waits for the end of the pool.
+    fn await_end(&self, py: Python<'_>) -> PyResult<()> {
+        // On a thread of its own, for it cannot be interrupted.
+        let done = Arc::new(Event::default());
+        let outcome = Arc::new(Mutex::new(Ok(())));
+        let (pool, there, result) = (Arc::clone(&self.pool), done.clone(), outcome.clone());
+        let join = move || {
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = pool.join();
+            there.set();
+        };
+        let thread = std::thread::Builder::new().name("ringpool-join".to_owned());
+        thread.spawn(join).map_err(PyErr::from)?;
+        wait::sliced(py, None, |limit| done.wait(limit))?;
+        let joined = outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        joined.map_err(|error| to_py(py, &error, None))
+    }
+
+    fn remember(&self, stream: &Arc<dyn Iteration>) {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| stream.strong_count() > 0);
         streams.push(Arc::downgrade(stream));
@@ -130,6 +162,7 @@ impl Engine {
             overflow: Overflow::new(name),
             processes,
             streams: Mutex::default(),
+            terminated: AtomicBool::new(false),
         })
     }
 
@@ -229,7 +262,7 @@ impl Engine {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.check(py)?;
         let pool = Arc::clone(&self.pool);
-        self.overflow.then(move || pool.close());
+        py.detach(|| self.overflow.then(move || pool.close()));
         Ok(())
     }
 
@@ -238,6 +271,7 @@ impl Engine {
         if self.hasty.check_process().is_err() {
             return; // the workers are another process's
         }
+        self.terminated.store(true, Ordering::Relaxed);
         py.detach(|| {
             self.overflow.end(ErrorKind::Terminated.into());
             self.pool.terminate();
@@ -247,27 +281,10 @@ impl Engine {
     /// Waits until all workers are gone and all callbacks have run.
     fn join(&self, py: Python<'_>) -> PyResult<()> {
         self.shared.check(py)?;
-        wait::sliced(py, None, |limit| self.overflow.drained(limit))?;
-        let streams = {
-            let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-            streams.iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
-        };
-        for stream in streams {
-            stream.take_all(py)?;
+        if !self.terminated.load(Ordering::Relaxed) {
+            self.submit_all(py)?;
         }
-        // On a thread of its own, for it cannot be interrupted.
-        let done = Arc::new(Event::default());
-        let outcome = Arc::new(Mutex::new(Ok(())));
-        let (pool, there, result) = (Arc::clone(&self.pool), done.clone(), outcome.clone());
-        let join = move || {
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = pool.join();
-            there.set();
-        };
-        let thread = std::thread::Builder::new().name("ringpool-join".to_owned());
-        thread.spawn(join).map_err(PyErr::from)?;
-        wait::sliced(py, None, |limit| done.wait(limit))?;
-        let joined = outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        joined.map_err(|error| to_py(py, &error, None))
+        self.await_end(py)
     }
 
     /// Raises what keeps this process from using the pool.

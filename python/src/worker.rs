@@ -3,7 +3,7 @@
 use crate::call::{CALL, CALL_NAMED, ECHO, HEAD, ITEM, OF_MANY, STAR, STAR_OF_MANY};
 use crate::codec::{Decoder, Encoder, Fetch, LOCAL, RAISED, RawBuffer, Store};
 use crate::function::{self, FRESH, NAME, UNIT};
-use crate::memory::View;
+use crate::memory::{Copied, View};
 use crate::pickle::Pickle;
 use engine::raw::{Failure, Function, Output, Private, Service, buffer_at, register as register_function};
 use pyo3::exceptions::{PyRuntimeError, PySystemExit, PyTypeError};
@@ -34,7 +34,10 @@ pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
 #[pyfunction]
 pub(crate) fn serve(py: Python<'_>, fd: i32, initialize: Py<PyAny>) -> PyResult<()> {
     register(py)?;
-    STATE.with(|state| state.pickle(py).map(drop))?;
+    STATE.with(|state| {
+        state.forget();
+        state.pickle(py).map(drop)
+    })?;
     // SAFETY: the caller gives the descriptor away.
     let seat = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut failed = false;
@@ -94,6 +97,7 @@ struct State {
     many: RefCell<Option<Many>>,
     /// Mappings of what the running task was sent.
     views: RefCell<Vec<Weak<Private>>>,
+    habit: Habit,
     /// Tasks that have ended.
     tasks: Cell<u64>,
     bytes: RefCell<Vec<u8>>,
@@ -120,10 +124,16 @@ impl State {
         Ok(self.pickle.get_or_init(|| pickle))
     }
 
+    /// What is there was the parent's, if that is a worker, too: of another pool, whose numbers mean something else.
+    fn forget(&self) {
+        drop((self.functions.take(), self.last.take(), self.many.take(), self.views.take()));
+    }
+
     /// Takes possession of what is still looked at of the task's input, which is gone when the task is over.
     fn settle(&self) {
         let views = self.views.take();
         own(&views);
+        self.habit.learn();
     }
 
     fn end_many(&self) {
@@ -149,9 +159,56 @@ fn own(views: &[Weak<Private>]) {
     }
 }
 
+/// Whether tasks write to most of what they are sent: then a copy of all of it is cheaper than one of each page.
+#[derive(Default)]
+struct Habit {
+    writes: Cell<bool>,
+    /// So many buffers in a row were copied because of it.
+    copies: Cell<u32>,
+    /// Bytes that were mapped for the running call, and how many had been written to before.
+    mapped: Cell<usize>,
+    written: Cell<u64>,
+}
+
+impl Habit {
+    /// Every so often it is found out anew.
+    const TRUST: u32 = 32;
+    /// From so many bytes on.
+    const LEAST: usize = 1 << 20;
+
+    /// Whether to copy a buffer.
+    fn copies(&self, len: usize) -> bool {
+        if len < Self::LEAST || !self.writes.get() {
+            return false;
+        }
+        let copies = self.copies.get() + 1;
+        self.copies.set(copies % Self::TRUST);
+        copies < Self::TRUST
+    }
+
+    fn note_mapped(&self, len: usize) {
+        if len >= Self::LEAST {
+            if self.mapped.get() == 0 {
+                self.written.set(Private::copied());
+            }
+            self.mapped.set(self.mapped.get() + len);
+        }
+    }
+
+    /// All that was mapped for the call has been dropped.
+    fn learn(&self) {
+        let mapped = self.mapped.take();
+        if mapped > 0 {
+            let written = Private::copied() - self.written.get();
+            self.writes.set(written as usize >= mapped / 2);
+        }
+    }
+}
+
 /// Finds what a task refers to.
 struct Sent<'a> {
     views: &'a RefCell<Vec<Weak<Private>>>,
+    habit: &'a Habit,
 }
 
 fn sent<'a>(offset: u64, len: u64) -> PyResult<&'a [u8]> {
@@ -168,11 +225,16 @@ fn damaged() -> PyErr {
 impl Fetch for Sent<'_> {
     fn buffer<'py>(&mut self, py: Python<'py>, offset: u64, len: u64) -> PyResult<Bound<'py, PyAny>> {
         let bytes = sent(offset, len)?;
+        if self.habit.copies(bytes.len()) {
+            let copied = Copied::new(bytes)?;
+            return Ok(Bound::new(py, View::copied(copied))?.into_any());
+        }
+        self.habit.note_mapped(bytes.len());
         // SAFETY: `settle` or `end_many` sees to it before the task ends.
         let private = unsafe { Private::of_task(bytes) };
         let private = Arc::new(private.map_err(|error| crate::error::to_py(py, &error, None))?);
         self.views.borrow_mut().push(Arc::downgrade(&private));
-        Ok(Bound::new(py, View::new(private))?.into_any())
+        Ok(Bound::new(py, View::mapped(private))?.into_any())
     }
 
     fn bytes(&mut self, offset: u64, len: u64) -> PyResult<&[u8]> {
@@ -280,7 +342,12 @@ fn raise(
     behind: &mut Behind,
 ) -> PyResult<()> {
     out.push(RAISED);
-    Encoder { pickle, out, store: behind }.pickled(described)
+    let mut encoder = Encoder { pickle, out, store: behind };
+    match described.getattr("tb") {
+        Ok(traceback) => encoder.value(&traceback)?,
+        Err(_) => encoder.value(described.str()?.as_any())?, // an exception of the pool's own, without any
+    }
+    encoder.pickled(described)
 }
 
 /// Appends an exception.
@@ -322,7 +389,7 @@ fn call<'py>(
     }
     let number = word(&head[..5]);
     let function = function(py, state, pickle, number, word(&head[5..NAME]))?;
-    let mut fetch = Sent { views: &state.views };
+    let mut fetch = Sent { views: &state.views, habit: &state.habit };
     let mut decoder = Decoder { pickle, bytes: rest, fetch: &mut fetch };
     match kind {
         CALL => {
@@ -440,7 +507,7 @@ fn of_many<'py>(
         None => {
             state.end_many();
             let views = RefCell::default();
-            let mut fetch = Sent { views: &views };
+            let mut fetch = Sent { views: &views, habit: &state.habit };
             let bytes = sent(offset, len)?;
             let items = Decoder { pickle, bytes, fetch: &mut fetch }.value(py);
             let views = views.into_inner();

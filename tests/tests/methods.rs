@@ -16,6 +16,10 @@ mod map;
 mod payloads;
 #[path = "methods/raw.rs"]
 mod raw;
+#[path = "methods/raw_memory.rs"]
+mod raw_memory;
+#[path = "methods/raw_submitting.rs"]
+mod raw_submitting;
 #[path = "methods/threads.rs"]
 mod threads;
 
@@ -30,6 +34,8 @@ fn main() {
     // Before `init`, so that workers that are run anew know them.
     functions::register();
     raw::register();
+    raw_memory::register();
+    raw_submitting::register();
     ringpool::init();
     let tests = [
         apply::tests(),
@@ -40,6 +46,8 @@ fn main() {
         in_place::tests(),
         limits::tests(),
         raw::tests(),
+        raw_memory::tests(),
+        raw_submitting::tests(),
         threads::tests(),
     ];
     ringpool_tests::run(tests.into_iter().flatten().collect())

@@ -3,6 +3,7 @@
 use crate::c;
 use crate::conformance;
 use crate::examples;
+use crate::python;
 use crate::run::{Job, cargo, root};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub const STEPS: &[Step] = &[
     Step { name: "examples", limit: 900, run: examples::run },
     Step { name: "c", limit: 1800, run: c::run },
     Step { name: "valgrind", limit: 1800, run: c::valgrind },
+    Step { name: "python", limit: 1800, run: python::run },
     Step { name: "conformance", limit: 1200, run: conformance::run },
 ];
 

@@ -7,6 +7,7 @@ mod conformance;
 mod examples;
 mod install;
 mod prove;
+mod python;
 mod run;
 
 use checks::STEPS;

@@ -48,7 +48,19 @@ impl Cmd {
         self
     }
 
-    /// The same, unless the command has a value for it.
+    /// [`env`](Self::env), for what nobody has to repeat to get the same result.
+    pub fn quietly(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Where it runs, if not in the workspace.
+    pub fn at(mut self, directory: &Path) -> Self {
+        self.command.current_dir(directory);
+        self
+    }
+
+    /// [`env`](Self::env), unless the command has a value for it.
     pub fn env_unless_set(self, name: &str, value: &str) -> Self {
         if self.command.get_envs().any(|(known, _)| known == name) { self } else { self.env(name, value) }
     }

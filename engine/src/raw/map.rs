@@ -84,6 +84,8 @@ pub(super) struct Feed {
     func: FuncWord,
     name: Name,
     pub sink: Arc<MapSink>,
+    /// Of all that [are pending](Self::pending).
+    results: Arc<OnceLock<Arc<Results>>>,
 }
 
 impl Feed {
@@ -92,7 +94,13 @@ impl Feed {
         if items > u32::MAX as usize {
             return Err(Error::invalid(format!("{items} items are more than a map can have: {}", u32::MAX)));
         }
-        Ok(Feed { caller: caller.clone(), func: func(name)?, name, sink: MapSink::new(items) })
+        Ok(Feed {
+            caller: caller.clone(),
+            func: func(name)?,
+            name,
+            sink: MapSink::new(items),
+            results: Arc::default(),
+        })
     }
 
     /// Submits the item with this index as a call.
@@ -149,7 +157,7 @@ impl Feed {
 
     pub(super) fn pending(&self, len: usize) -> MapPending {
         let (inner, sink) = (self.caller.inner.clone(), self.sink.clone());
-        MapPending { inner, sink, len, results: Arc::default() }
+        MapPending { inner, sink, len, results: self.results.clone() }
     }
 }
 

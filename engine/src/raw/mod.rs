@@ -34,6 +34,7 @@
 
 mod buffer;
 mod caller;
+mod claimed;
 mod feed;
 mod items;
 mod iter;
@@ -48,6 +49,7 @@ mod task;
 
 pub use buffer::Buffer;
 pub use caller::{Caller, Input, Pending};
+pub use claimed::{Claimed, claim};
 pub use feed::MapFeed;
 pub use items::Array;
 pub use iter::{Iter, Order, Source};

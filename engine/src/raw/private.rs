@@ -75,6 +75,12 @@ impl Private {
         Ok(Private { memory: mapped.ok_or_else(no_worker)??, held: Mutex::new(None) })
     }
 
+    /// In a worker: how many bytes of its tasks' inputs have been written to so far, in whole pages, as far as these
+    /// were dropped and not [owned](Self::own). Who finds that most are written does better to copy them at once.
+    pub fn copied() -> u64 {
+        here().and_then(|home| home.with_segment(|segment| segment.copied())).unwrap_or(0)
+    }
+
     /// Where the bytes are. Valid until this is dropped.
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.memory.ptr()

@@ -1,10 +1,12 @@
 //! Functions over bytes, as a worker calls them.
 
+use super::claimed::Claimed;
 use super::items::Block;
 use crate::chunk::ChunkWriter;
 use crate::error::{Error, Result};
 use crate::payload::Room;
 use crate::task::{Call, Panic, Return, Shape, Status, catch, describe, panic_text, registry, write_text};
+use std::ptr::NonNull;
 
 /// Makes `function` known in this process as `name`, to be called by that name.
 ///
@@ -295,6 +297,27 @@ impl<'o, 'g> Output<'o, 'g> {
         }
         self.end += len;
         self.lent -= len;
+        Ok(())
+    }
+
+    /// Appends the first `len` bytes of memory that was [claimed](super::claim): without a copy if they are the first of
+    /// the output of a call, as they are not in a chunk of several items. What the memory has beyond them is written
+    /// next.
+    ///
+    /// Nobody may write to the memory from now on by a pointer that he has kept: others read it.
+    pub fn adopt(&mut self, mut claimed: Claimed, len: usize) -> Result<(), Failure> {
+        let all = claimed.len();
+        let bytes = claimed.bytes_mut().and_then(|bytes| bytes.get(..len));
+        let bytes =
+            bytes.ok_or_else(|| Failure::new(-1, format!("{all} bytes were claimed, and not {len}")))?;
+        // In a chunk the beginning of the room is not that of the output.
+        if self.end > 0 || !self.room.adopt(NonNull::from(bytes).cast()) {
+            return self.write(bytes);
+        }
+        claimed.note_adopted();
+        self.error = None;
+        self.lent = 0;
+        self.end = len;
         Ok(())
     }
 

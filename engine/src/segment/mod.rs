@@ -11,7 +11,7 @@ mod view;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{AtomicU64, Ordering, prefetch_payload};
 use crate::sys::fork_guard::Held;
-use crate::sys::{CopyOnWrite, Mapping, create_memfd};
+use crate::sys::{CopyOnWrite, Mapping, Unused, create_memfd};
 pub(crate) use control::ControlMemory;
 pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
@@ -21,6 +21,7 @@ use rkyv::util::AlignedVec;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 pub(crate) use view::{ProcessWords, SlotWords, View};
 
 /// Name of a pool's control memory in `/proc/<pid>/maps`.
@@ -134,6 +135,17 @@ pub(crate) struct Segment {
     pub(crate) index: u32,
     control_fd: Held,
     data_fd: Held,
+    /// Parts of the data that were mapped once more, and may be again.
+    unused: Arc<Unused>,
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // A forked child has none of them, and perhaps something else where they were.
+        if self.is_here() {
+            self.unused.close();
+        }
+    }
 }
 
 impl Deref for Segment {
@@ -212,7 +224,7 @@ impl Segment {
         let start = layout.sizes.region * u64::from(index);
         let region = Mapping::read_write(data_fd.as_fd(), start, layout.sizes.region as usize)?;
         let [control_fd, data_fd] = [control_fd, data_fd].map(Held::Shared);
-        Ok(Segment { control, data, region, index, control_fd, data_fd })
+        Ok(Segment { control, data, region, index, control_fd, data_fd, unused: Arc::default() })
     }
 
     pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
@@ -314,7 +326,12 @@ impl Segment {
             |&offset: &usize| self.data.len().checked_sub(offset).is_some_and(|most| bytes.len() <= most);
         let offset =
             offset.filter(inside).ok_or_else(|| Error::invalid("the bytes are not in shared memory"))?;
-        CopyOnWrite::new(self.data_fd.as_fd(), offset as u64, bytes.len())
+        CopyOnWrite::new(&self.unused, self.data_fd.as_fd(), offset as u64, bytes.len())
+    }
+
+    /// Bytes that were written to in mappings of [`copy_on_write`](Self::copy_on_write) until these were dropped.
+    pub(crate) fn copied(&self) -> u64 {
+        self.unused.copied()
     }
 
     /// Where payload bytes are in the read-only mapping of all regions; `None` if they are not there.

@@ -1,15 +1,18 @@
 //! Parts of a file, copied page by page as they are written to.
 
 use super::memory::page_size;
+use super::pagemap;
 use crate::error::{Error, Result};
 use crate::sync::private::{Private, PrivateU8};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use slab::Slab;
-use std::cell::UnsafeCell;
+use std::cell::{OnceCell, UnsafeCell};
+use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A private, writable view of a part of a file. A page shows what the file holds until it is written to for the first
 /// time, or [owned](Self::own); then it is a copy.
@@ -24,12 +27,16 @@ pub(crate) struct CopyOnWrite {
     len: usize,
     /// Its number in [`LIVE`].
     number: usize,
+    /// Where its pages begin in the file.
+    offset: u64,
+    /// Where they go when nobody needs them any more.
+    unused: Arc<Unused>,
 }
 
 #[derive(Clone, Copy)]
-struct Pages {
-    start: NonNull<u8>,
-    len: usize,
+pub(super) struct Pages {
+    pub start: NonNull<u8>,
+    pub len: usize,
 }
 
 // SAFETY: an address and a length, without a reference to what is there.
@@ -42,6 +49,95 @@ const _: () = {
     const fn shared_by_threads<T: Send + Sync>() {}
     shared_by_threads::<CopyOnWrite>();
 };
+
+/// Most mappings that are kept for later, and most bytes of them: what they cost is page tables, a 512th of that.
+const KEPT: usize = 32;
+const KEPT_BYTES: usize = 4 << 30;
+
+/// Mappings of one file that nobody uses at the moment, with none of their pages copied: to map the same part again
+/// takes a page fault for each few pages that are looked at.
+#[derive(Default)]
+pub(crate) struct Unused {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Where in the file each begins; the one that was used last comes last.
+    mappings: VecDeque<(u64, Pages)>,
+    bytes: usize,
+    /// Bytes of copies that have been dropped.
+    copied: u64,
+    /// Nothing is kept any more.
+    closed: bool,
+    /// Tells which pages of this process are copies; `None` if that cannot be told.
+    pagemap: OnceCell<Option<File>>,
+}
+
+impl Unused {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many bytes of mappings have been written to until they were not needed any more, in whole pages.
+    pub(crate) fn copied(&self) -> u64 {
+        self.lock().copied
+    }
+
+    /// A mapping that begins there in the file and is at least so long.
+    fn take(&self, offset: u64, len: usize) -> Option<Pages> {
+        let mut kept = self.lock();
+        let at = kept.mappings.iter().rposition(|&(start, pages)| start == offset && pages.len >= len)?;
+        let (_, pages) = kept.mappings.remove(at)?;
+        kept.bytes -= pages.len;
+        drop(kept);
+        if pages.advise(Advice::LinuxDoFork).is_err() {
+            pages.unmap();
+            return None;
+        }
+        Some(pages)
+    }
+
+    /// Keeps a mapping, or unmaps it.
+    fn put(&self, offset: u64, pages: Pages) {
+        let mut kept = self.lock();
+        let keep = !kept.closed && pages.len <= KEPT_BYTES && kept.drop_copies(pages);
+        // A child has no use for it, and must not have to look after it.
+        if !keep || pages.advise(Advice::LinuxDontFork).is_err() {
+            drop(kept);
+            return pages.unmap();
+        }
+        kept.mappings.push_back((offset, pages));
+        kept.bytes += pages.len;
+        while kept.mappings.len() > KEPT || kept.bytes > KEPT_BYTES {
+            let Some((_, oldest)) = kept.mappings.pop_front() else { break };
+            kept.bytes -= oldest.len;
+            oldest.unmap();
+        }
+    }
+
+    /// Unmaps all that is kept, and from now on whatever comes.
+    pub(crate) fn close(&self) {
+        let mut kept = self.lock();
+        kept.closed = true;
+        kept.bytes = 0;
+        let mappings = std::mem::take(&mut kept.mappings);
+        drop(kept);
+        mappings.into_iter().for_each(|(_, pages)| pages.unmap());
+    }
+}
+
+impl Kept {
+    /// Makes all pages show the file again; `false` if it cannot be told which are to.
+    fn drop_copies(&mut self, pages: Pages) -> bool {
+        let pagemap = self.pagemap.get_or_init(|| File::open("/proc/self/pagemap").ok());
+        let forget = |copies: Pages| {
+            self.copied += copies.len as u64;
+            copies.forget()
+        };
+        pagemap.as_ref().is_some_and(|pagemap| pagemap::each_copy(pagemap, pages, forget))
+    }
+}
 
 /// A view, as far as a fork has to know it.
 struct Live {
@@ -70,7 +166,7 @@ fn live() -> MutexGuard<'static, Slab<Live>> {
 
 impl CopyOnWrite {
     /// `len` bytes from `offset` on, wherever that is.
-    pub(crate) fn new(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Self> {
+    pub(crate) fn new(unused: &Arc<Unused>, fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Self> {
         const WHAT: &str = "cannot map shared memory once more";
         let start = (offset % page_size() as u64) as usize;
         let whole = len.checked_add(start).and_then(|len| len.checked_next_multiple_of(page_size()));
@@ -80,17 +176,24 @@ impl CopyOnWrite {
             return Err(Error::invalid(format!("cannot map {len} bytes at {offset} of {size}")));
         };
         guard_forks()?;
-        // SAFETY: a new mapping, where the kernel finds room.
-        let mapped = unsafe {
-            let (access, how) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-            mmap(null_mut(), whole, access, how, fd, offset - start as u64)
+        let offset = offset - start as u64;
+        let pages = match unused.take(offset, whole) {
+            Some(pages) => pages,
+            None => {
+                // SAFETY: a new mapping, where the kernel finds room.
+                let mapped = unsafe {
+                    let (access, how) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+                    mmap(null_mut(), whole, access, how, fd, offset)
+                };
+                let mapped = mapped.map_err(|errno| Error::io(WHAT, errno))?;
+                let start =
+                    NonNull::new(mapped.cast()).expect("the kernel maps nothing at address 0 unasked");
+                Pages { start, len: whole }
+            }
         };
-        let mapped = mapped.map_err(|errno| Error::io(WHAT, errno))?;
-        let mapped = NonNull::new(mapped.cast()).expect("the kernel maps nothing at address 0 unasked");
-        let pages = Pages { start: mapped, len: whole };
         // Until then nobody has written to it, and a fork in between gives a child what nobody there knows of.
         let number = live().insert(Live { pages, state: State::Shared });
-        Ok(CopyOnWrite { pages, start, len, number })
+        Ok(CopyOnWrite { pages, start, len, number, offset, unused: unused.clone() })
     }
 
     pub(crate) fn ptr(&self) -> NonNull<u8> {
@@ -117,12 +220,12 @@ impl CopyOnWrite {
 impl Drop for CopyOnWrite {
     fn drop(&mut self) {
         // Before the addresses can be another's.
-        if live().remove(self.number).state == State::Gone {
-            return;
+        match live().remove(self.number).state {
+            State::Gone => {}
+            // Nothing of the file is left in there.
+            State::Owned => self.pages.unmap(),
+            State::Shared | State::Hidden => self.unused.put(self.offset, self.pages),
         }
-        // SAFETY: mapped by `new`; whoever has a pointer into it has been told.
-        let unmapped = unsafe { munmap(self.pages.start.as_ptr().cast(), self.pages.len) };
-        debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
 }
 
@@ -147,6 +250,19 @@ impl Live {
 }
 
 impl Pages {
+    /// Whoever had a pointer into it has been told.
+    fn unmap(self) {
+        // SAFETY: a mapping of this module's, of which nobody knows any more.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+    }
+
+    /// Makes pages that are copies show the file again. Nobody looks at them. Whether that was possible.
+    fn forget(self) -> bool {
+        // SAFETY: inside of a mapping of this module's.
+        unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxDontNeed) }.is_ok()
+    }
+
     fn own(self) -> Result<(), Errno> {
         #[cfg(test)]
         if tests::NO_MEMORY.get() {
@@ -181,7 +297,7 @@ impl Pages {
     }
 
     fn advise(self, advice: Advice) -> Result<(), Errno> {
-        // SAFETY: inside of the mapping. No advice that is given here changes what the process sees.
+        // SAFETY: inside of the mapping. No advice that is given by this changes what the process sees.
         unsafe { madvise(self.start.as_ptr().cast(), self.len, advice) }
     }
 }
@@ -273,7 +389,7 @@ mod tests {
     fn what_is_written_is_private_and_what_is_owned_stays() {
         let (fd, shared) = file(4);
         let page = page_size();
-        let view = CopyOnWrite::new(fd.as_fd(), 100, 3 * page).unwrap();
+        let view = CopyOnWrite::new(&Arc::default(), fd.as_fd(), 100, 3 * page).unwrap();
         assert_eq!(view.len(), 3 * page);
         bytes(&view)[5] = 9;
         // SAFETY: inside of the mapping, written by this thread only.
@@ -285,10 +401,40 @@ mod tests {
         fill(&shared, 3);
         assert_eq!(bytes(&view)[2 * page..], vec![2; page]);
         // The way of older kernels.
-        let view = CopyOnWrite::new(fd.as_fd(), 0, 4 * page).unwrap();
+        let view = CopyOnWrite::new(&Arc::default(), fd.as_fd(), 0, 4 * page).unwrap();
         view.pages.write_each();
         fill(&shared, 4);
         assert!(bytes(&view).iter().all(|&byte| byte == 3));
+    }
+
+    #[test]
+    fn a_part_that_is_mapped_again_shows_the_file() {
+        let (fd, shared) = file(20);
+        let (page, unused) = (page_size(), Arc::new(Unused::default()));
+        let again = |len| CopyOnWrite::new(&unused, fd.as_fd(), page as u64 + 8, len).unwrap();
+        let view = again(12 * page);
+        let first = view.ptr();
+        for written in [0, 1, 2, 5, 11] {
+            bytes(&view)[written * page + 3] = 9;
+        }
+        drop(view);
+        fill(&shared, 2);
+        let view = again(10 * page); // part of the same mapping
+        assert_eq!(view.ptr(), first);
+        assert_eq!(bytes(&view), vec![2; 10 * page]);
+        let other = again(10 * page);
+        assert_ne!(other.ptr(), first, "that one is in use");
+        bytes(&other).fill(7);
+        assert_eq!(bytes(&view), vec![2; 10 * page]);
+        view.own().unwrap();
+        drop((view, other));
+        fill(&shared, 3);
+        assert_eq!(bytes(&again(10 * page)), vec![3; 10 * page]);
+        assert_eq!(unused.lock().mappings.len(), 1);
+        let view = again(page);
+        unused.close();
+        drop(view);
+        assert_eq!(unused.lock().mappings.len(), 0);
     }
 
     #[test]
@@ -298,9 +444,9 @@ mod tests {
         for (offset, len) in
             [(0, 0), (0, 2 * page + 1), (2 * page, 1), (u64::MAX, 2), (1, 2 * page), (1, u64::MAX)]
         {
-            assert!(CopyOnWrite::new(fd.as_fd(), offset, len as usize).is_err(), "{offset} {len}");
+            assert!(CopyOnWrite::new(&Arc::default(), fd.as_fd(), offset, len as usize).is_err(), "{offset} {len}");
         }
-        assert!(CopyOnWrite::new(fd.as_fd(), 2 * page - 1, 1).is_ok());
+        assert!(CopyOnWrite::new(&Arc::default(), fd.as_fd(), 2 * page - 1, 1).is_ok());
     }
 
     thread_local! {
@@ -311,7 +457,7 @@ mod tests {
     #[test]
     fn what_cannot_be_owned_is_not_inherited() {
         let (fd, shared) = file(2);
-        let view = CopyOnWrite::new(fd.as_fd(), 0, shared.len()).unwrap();
+        let view = CopyOnWrite::new(&Arc::default(), fd.as_fd(), 0, shared.len()).unwrap();
         let in_child = |expected| {
             // SAFETY: the child looks at its mappings, and leaves.
             match unsafe { fork() }.unwrap() {
@@ -346,7 +492,7 @@ mod tests {
     #[test]
     fn a_forked_child_keeps_what_it_saw() {
         let (fd, shared) = file(8);
-        let view = CopyOnWrite::new(fd.as_fd(), 0, shared.len()).unwrap();
+        let view = CopyOnWrite::new(&Arc::default(), fd.as_fd(), 0, shared.len()).unwrap();
         let (mut changed, go) = std::io::pipe().unwrap();
         // SAFETY: the child reads a pipe and its memory, and leaves.
         match unsafe { fork() }.unwrap() {
@@ -355,7 +501,7 @@ mod tests {
                 let waited = std::io::Read::read(&mut changed, &mut [0]);
                 let same = waited.is_ok() && bytes(&view).iter().all(|&byte| byte == 1);
                 bytes(&view).fill(7);
-                let again = CopyOnWrite::new(fd.as_fd(), 0, 1).is_ok(); // the lock is free
+                let again = CopyOnWrite::new(&Arc::default(), fd.as_fd(), 0, 1).is_ok(); // the lock is free
                 // SAFETY: `_exit` may be called anywhere.
                 unsafe { libc::_exit(if same && again { 7 } else { 8 }) }
             }

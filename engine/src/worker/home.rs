@@ -1,12 +1,14 @@
 //! The worker's own region, and the blocks of it that tasks fill themselves.
 
 use crate::arena::{Block, BlockHandle, Region};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::segment::Segment;
+use crate::sync::private::{Private, PrivateBool};
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A worker's own region.
 ///
@@ -16,6 +18,8 @@ pub(crate) struct Home {
     region: RefCell<Region>,
     /// Blocks that tasks have.
     lent: RefCell<Vec<Block>>,
+    /// Those among them that other threads have given back.
+    returned: Arc<Returned>,
     /// The memory that the region is in, as long as the worker serves.
     segment: Cell<Option<NonNull<Segment>>>,
 }
@@ -32,7 +36,12 @@ pub(crate) fn here() -> Option<Rc<Home>> {
 
 impl Home {
     pub(super) fn new(region: Region) -> Rc<Self> {
-        Rc::new(Home { region: RefCell::new(region), lent: RefCell::default(), segment: Cell::new(None) })
+        Rc::new(Home {
+            region: RefCell::new(region),
+            lent: RefCell::default(),
+            returned: Arc::default(),
+            segment: Cell::new(None),
+        })
     }
 
     /// Lets tasks find the region until the guard is dropped.
@@ -67,7 +76,14 @@ impl Home {
         bytes: usize,
         held: Option<usize>,
     ) -> Result<Block> {
+        self.take_returned(segment);
         self.region.borrow_mut().allocate_beside(segment, bytes, held)
+    }
+
+    /// An error if such a block can never be had beside what tasks have been lent.
+    pub(super) fn check_beside(&self, bytes: usize, held: Option<usize>) -> Result<()> {
+        let lent = self.lent.borrow();
+        self.region.borrow().check_beside(bytes, held.into_iter().chain(lent.iter().map(|block| block.len)))
     }
 
     pub(super) fn free(&self, segment: &Segment, block: BlockHandle) {
@@ -79,14 +95,44 @@ impl Home {
     }
 
     pub(super) fn trim(&self, segment: &Segment, keep: usize) {
+        self.take_returned(segment);
         self.region.borrow_mut().trim(segment, keep);
     }
 
     /// Lends a block of at least `bytes` to a task, if there is one now.
-    pub(crate) fn lend(&self, bytes: usize) -> Option<NonNull<u8>> {
-        let block = self.allocate_beside(self.segment()?, bytes, None).ok()?;
+    pub(crate) fn lend(&self, bytes: usize) -> Result<Block> {
+        let segment = self.segment().ok_or_else(|| Error::invalid("the worker serves no more"))?;
+        let block = self.allocate_beside(segment, bytes, None)?;
         self.lent.borrow_mut().push(block);
-        Some(block.ptr)
+        Ok(block)
+    }
+
+    /// Where any thread can give back what was lent.
+    pub(crate) fn returned(&self) -> Arc<Returned> {
+        self.returned.clone()
+    }
+
+    /// Whether that is where blocks of this worker are given back.
+    pub(crate) fn is_of(&self, returned: &Arc<Returned>) -> bool {
+        Arc::ptr_eq(&self.returned, returned)
+    }
+
+    /// Frees what other threads have given back.
+    #[inline]
+    fn take_returned(&self, segment: &Segment) {
+        // Pairs with `Returned::add`. One that is missed comes with the next look.
+        if self.returned.any.load(Private::Relaxed) {
+            self.free_returned(segment);
+        }
+    }
+
+    #[cold]
+    fn free_returned(&self, segment: &Segment) {
+        let mut returned = self.returned.lock();
+        self.returned.any.store(false, Private::Relaxed);
+        for start in returned.drain(..).filter_map(|block| self.claim(block.ptr)) {
+            self.free(segment, start.handle);
+        }
     }
 
     /// Whether what was lent can still be used.
@@ -109,6 +155,27 @@ impl Home {
         let mut lent = self.lent.borrow_mut();
         let at = lent.iter().position(|block| block.ptr == start)?;
         Some(lent.swap_remove(at))
+    }
+}
+
+/// Lent blocks on their way back from other threads.
+#[derive(Default)]
+pub(crate) struct Returned {
+    blocks: Mutex<Vec<Block>>,
+    /// Whether there are some, so that nobody needs the lock to find none.
+    any: PrivateBool,
+}
+
+impl Returned {
+    fn lock(&self) -> MutexGuard<'_, Vec<Block>> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a block back. It is lent until the worker looks.
+    pub(crate) fn add(&self, block: Block) {
+        let mut blocks = self.lock();
+        blocks.push(block);
+        self.any.store(true, Private::Relaxed); // under the lock, as it is taken back
     }
 }
 

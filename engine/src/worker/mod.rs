@@ -16,7 +16,7 @@ use crate::task::Status;
 use crate::wake::Berth;
 pub(crate) use func::FuncWord;
 use habit::Habit;
-pub(crate) use home::{Home, here};
+pub(crate) use home::{Home, Returned, here};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;

@@ -76,6 +76,7 @@ impl<'w> TaskMemory<'w> {
             return Err(error); // waiting cannot help
         }
         let held = self.block.map(|block| block.len);
+        self.region.check_beside(bytes, held)?; // only the task itself could give back what it was lent
         let starved = self.segment.starved(self.segment.index);
         let deadline = Instant::now() + self.patience;
         loop {

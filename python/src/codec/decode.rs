@@ -5,7 +5,7 @@ use crate::pickle::Pickle;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyList};
+use pyo3::types::{PyByteArray, PyBytes, PyList, PyModule};
 
 /// Where large buffers are found.
 pub(crate) trait Fetch {
@@ -80,8 +80,17 @@ impl<'b> Decoder<'_, 'b, '_> {
         match self.bytes.first() {
             Some(&RAISED) => {
                 self.take(1)?;
-                let exception = self.value(py)?;
-                Ok(Answer::Raised(PyErr::from_value(exception)))
+                let traceback = self.value(py)?;
+                let raised = match self.value(py) {
+                    Ok(exception) => PyErr::from_value(exception),
+                    // Not every exception can be made again of what it was made of. Why it was raised is not lost.
+                    Err(error) => {
+                        let cause = PyModule::import(py, "multiprocessing.pool")?.getattr("RemoteTraceback")?;
+                        error.set_cause(py, Some(PyErr::from_value(cause.call1((traceback,))?)));
+                        error
+                    }
+                };
+                Ok(Answer::Raised(raised))
             }
             Some(&LOCAL) => {
                 self.take(1)?;

@@ -12,7 +12,7 @@
 //! | `DICT` | count (4), keys and values in turn |
 //! | `FAR_BYTES`, `FAR_BYTEARRAY` | where (16) |
 //! | `PICKLE` | count of buffers (4), length (8), buffers, as many bytes |
-//! | `RAISED` | a value: what [`describe`](crate::pickle::Pickle::describe) made of an exception |
+//! | `RAISED` | two values: the text of a traceback, and what [`describe`](crate::pickle::Pickle::describe) made of the exception |
 //! | `LOCAL` | a token (8): the client knows what went wrong |
 //!
 //! A buffer of a pickle is `NEAR`, length (8) and the bytes, or `FAR` and where (16). *Where* is an offset and a

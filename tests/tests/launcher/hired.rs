@@ -1,8 +1,9 @@
 //! A launcher, and what its processes do.
 
+use crate::SOON;
 use ringpool::Exit;
 use ringpool::raw::{self, Failure, Launcher, Service};
-use ringpool_tests::procs;
+use ringpool_tests::{eventually, procs};
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
@@ -41,7 +42,7 @@ pub const PLAIN: Plan =
 pub enum Trouble {
     Fails,
     Panics,
-    /// There is a process all the same.
+    /// There is a process all the same, which has taken its place: it takes a note when it is initialized.
     FailsLate,
     /// The process ends at once, and has been waited for when its number is told.
     EndsAtOnce,
@@ -186,6 +187,8 @@ fn threads() -> BTreeSet<u32> {
 impl Launcher for Hired {
     fn start(&mut self, worker: u32, seat: BorrowedFd<'_>) -> Result<u32, Failure> {
         let trouble = self.log().plot.pop_front().flatten();
+        let notes = || std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        let noted = notes();
         let pid = match trouble {
             None | Some(Trouble::FailsLate) => match self.way {
                 Way::Forks => self.fork(seat),
@@ -217,6 +220,7 @@ impl Launcher for Hired {
         log.started.push(Started { worker, pid, by, threads: threads() });
         drop(log);
         if trouble == Some(Trouble::FailsLate) {
+            eventually("it has taken its place", SOON, || notes() > noted);
             return Err(Failure::new(8, "no memory of what was done"));
         }
         Ok(pid)

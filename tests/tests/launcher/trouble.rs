@@ -10,6 +10,7 @@ use ringpool_tests::signs::{Sign, note};
 use ringpool_tests::{audit, eventually, procs, test};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 const REFUSES: Plan = Plan {
     name: "refuses",
@@ -19,6 +20,10 @@ const REFUSES: Plan = Plan {
     },
     ..PLAIN
 };
+
+/// The same, and does not end by itself.
+const LINGERS: Plan =
+    Plan { name: "lingers", after: |_| std::thread::sleep(Duration::from_secs(600)), ..REFUSES };
 
 const PANICS: Plan = Plan { name: "panics", initialize: |_| panic!("not now"), ..PLAIN };
 
@@ -38,7 +43,7 @@ const LEAVES: Plan = Plan {
     ..PLAIN
 };
 
-pub const PLANS: [&Plan; 4] = [&REFUSES, &PANICS, &NOTES, &LEAVES];
+pub const PLANS: [&Plan; 5] = [&REFUSES, &LINGERS, &PANICS, &NOTES, &LEAVES];
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = Vec::new();
@@ -61,7 +66,8 @@ pub fn tests() -> Vec<Trial> {
 
 fn cannot_start(way: Way, trouble: Trouble) {
     let before = Before::now();
-    let hired = Hired::plain(way);
+    let notes = Sign::new();
+    let hired = Hired::new(way, NOTES, &notes.path());
     hired.plot([None, None, Some(trouble)]);
     let error = builder(5, &hired).start().unwrap_err();
     let ErrorKind::Start { message } = error.kind() else { panic!("{error:?}") };
@@ -80,14 +86,16 @@ fn cannot_start(way: Way, trouble: Trouble) {
         raw::Launcher::exit_of(&mut hired.clone(), 3, late);
     }
     hired.expect_all_ended();
+    drop(notes);
     assert_eq!(before.left_over(), 0);
 }
 
 fn cannot_replace(way: Way, trouble: Trouble) {
     let before = Before::now();
-    let hired = Hired::plain(way);
+    let notes = Sign::new();
+    let hired = Hired::new(way, NOTES, &notes.path());
     let pool = pool(2, &hired);
-    audit::expect_full_strength(&pool);
+    eventually("all are initialized", SOON, || notes.count() == 2);
     hired.plot([Some(trouble); 3]);
     let victim = hired.pid_of(1);
     assert!(procs::kill(victim));
@@ -109,6 +117,7 @@ fn cannot_replace(way: Way, trouble: Trouble) {
     }
     hired.expect_all_ended();
     drop(pool);
+    drop(notes);
     assert_eq!(before.left_over(), 0);
 }
 
@@ -160,6 +169,8 @@ fn initializer_fails(way: Way) {
     assert_eq!(notes.count(), 10);
     let hired = Hired::new(way, REFUSES, &notes.path());
     expect_initializer_error(&pool(3, &hired), &hired, "not here");
+    let hired = Hired::new(way, LINGERS, &notes.path());
+    expect_initializer_error(&pool(2, &hired), &hired, "not here");
     drop(notes);
     assert_eq!(before.left_over(), 0);
 }

@@ -242,12 +242,15 @@ impl Region {
         bytes: usize,
         held: Option<usize>,
     ) -> Result<Block> {
-        // Both exist for a moment. If the quota is too small for that, no waiting helps.
-        let both = Class::footprint(bytes) + held.map_or(0, Class::footprint);
-        if both > self.quota {
-            return Err(self.full(both));
-        }
+        self.check_beside(bytes, held.into_iter())?;
         self.allocate(segment, bytes)
+    }
+
+    /// An error if a block of at least `bytes` can never be had beside blocks of these sizes: both exist for a moment. If
+    /// the quota is too small for that, no waiting helps.
+    pub(crate) fn check_beside(&self, bytes: usize, held: impl Iterator<Item = usize>) -> Result<()> {
+        let all = held.map(Class::footprint).fold(Class::footprint(bytes), usize::saturating_add);
+        if all > self.quota { Err(self.full(all)) } else { Ok(()) }
     }
 
     /// Gives back a block that this process holds.
