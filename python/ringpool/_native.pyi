@@ -6,6 +6,17 @@ from typing import Any, Generic, Protocol, TypeVar, final
 
 from ringpool._pickle import MainModule
 
+__all__ = [
+    "ApplyResult",
+    "Engine",
+    "IMapIterator",
+    "MapResult",
+    "Memory",
+    "View",
+    "serve",
+    "worker_memory",
+]
+
 _T = TypeVar("_T")
 
 class _Launcher(Protocol):
@@ -21,47 +32,47 @@ class Engine:
         processes: int,
         launcher: _Launcher,
         *,
-        maxtasksperchild: int | None,
-        retries: int,
-        main: MainModule | None,
+        maxtasksperchild: int | None = None,
+        retries: int = 0,
+        main: MainModule | None = None,
     ) -> Engine: ...
     def apply(
         self,
-        func: Callable[..., Any],
+        function: Callable[..., Any],
         args: Iterable[Any],
-        kwds: Mapping[str, Any],
+        kwds: Mapping[str, Any] | None = None,
         retries: int | None = None,
     ) -> Any: ...
     def submit(
         self,
         owner: object,
-        func: Callable[..., Any],
+        function: Callable[..., Any],
         args: Iterable[Any],
-        kwds: Mapping[str, Any],
-        callback: Callable[[Any], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
+        kwds: Mapping[str, Any] | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
         retries: int | None = None,
     ) -> ApplyResult[Any]: ...
     def map(
         self,
         owner: object,
-        func: Callable[..., Any],
+        function: Callable[..., Any],
         iterable: Iterable[Any],
         star: bool,
-        chunksize: int | None,
-        callback: Callable[[Any], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
+        chunksize: int | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
         retries: int | None = None,
     ) -> MapResult[Any]: ...
     def imap(
         self,
         owner: object,
-        func: Callable[..., Any],
+        function: Callable[..., Any],
         iterable: Iterable[Any],
         star: bool,
         chunksize: int,
         ordered: bool,
-        buffersize: int | None,
+        buffersize: int | None = None,
         retries: int | None = None,
     ) -> IMapIterator[Any]: ...
     def close(self) -> None:
@@ -85,7 +96,7 @@ class ApplyResult(Generic[_T]):
     def ready(self) -> bool: ...
     def successful(self) -> bool: ...
     @classmethod
-    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __class_getitem__(cls, item: Any) -> GenericAlias: ...
 
 class MapResult(ApplyResult[list[_T]]):
     """The results of a map to come."""
@@ -101,6 +112,13 @@ class IMapIterator(Generic[_T]):
 @final
 class Memory:
     """Writable memory of a pool, which is kept until the last view of it dies."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __len__(self) -> int: ...
+
+@final
+class View:
+    """Memory that another process wrote, mapped privately: writable, and nobody else sees what is written."""
 
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __len__(self) -> int: ...

@@ -154,6 +154,10 @@ pub fn run(job: &Job) -> Result<(), String> {
     job.run(environment.run("ruff").arg("format").arg("--check").arg("."))?;
     job.run(environment.python("mypy"))?;
     let tests = root().join("python/tests");
+    // Whether the stubs say what the native module has.
+    let stubs = environment.python("mypy.stubtest").arg("ringpool._native").arg("--ignore-disjoint-bases");
+    let stubs = stubs.arg("--allowlist").arg("stubtest.txt").arg("--ignore-unused-allowlist");
+    job.run(stubs.at(&tests))?;
     let pytest = || environment.python("pytest").arg("-q").arg("-p").arg("no:cacheprovider").at(&tests);
     job.run(pytest().arg("--doctest-modules").arg("--pyargs").arg("ringpool"))?;
     job.run(pytest().arg("."))?;

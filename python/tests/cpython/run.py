@@ -288,7 +288,7 @@ class Method:
                     running = f"what follows {rest[0]}"
             if lines and (lines[-1] == ["end"] or lines[-1][:2] == ["failed", "the end"]):
                 break
-            self.outcomes[running] = ("failed", f"hung or crashed; a test has {LIMIT:.0f} s")
+            self.outcomes[running] = ("failed", f"hung or crashed; a test has {LIMIT:g} s")
             before = len(left)
             left = [name for name in left if name not in self.outcomes]
             if len(left) == before:
