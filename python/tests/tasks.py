@@ -291,22 +291,29 @@ class CallableThing:
         return -value
 
 
-class CountedPickles:
-    """A function that notes in a file each time that it is unpickled."""
+# A function that is found by name through `__getattr__`, which notes who looks
 
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return load_counted, (self.path,)
-
-    def __call__(self, value):
-        return value
+_lookups = None
 
 
-def load_counted(path):
-    attempt(path)
-    return CountedPickles(path)
+def count_lookups(path):
+    global _lookups
+    _lookups = path
+
+
+def _counted(value):
+    return value + 1
+
+
+_counted.__name__ = _counted.__qualname__ = "counted"
+
+
+def __getattr__(name):
+    if name == "counted":
+        if _lookups:
+            attempt(_lookups)
+        return _counted
+    raise AttributeError(name)
 
 
 # Workers

@@ -284,7 +284,7 @@ if __name__ == "__main__":
     pool.close()
     pool.join()
 """
-    code, out, err = support.run(tmp_path / "program.py", text, env={"PYTHONUNBUFFERED": ""})
+    code, out, err = support.run(tmp_path / "program.py", text)
     assert (code, out) == (0, "from the worker."), err
 
 

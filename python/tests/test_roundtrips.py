@@ -271,7 +271,9 @@ def test_numpy_arrays(fork_pool, data):
 
     array = data.draw(hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, max_side=40, min_side=0)))
     got = fork_pool.apply(tasks.identity, (array,))
-    assert got.dtype == array.dtype or not support.OURS
+    if support.OURS:
+        # What numpy itself makes of it: it turns the bytes of some small arrays around.
+        assert got.dtype == pickle.loads(pickle.dumps(array, 5)).dtype
     assert got.shape == array.shape
     numpy.testing.assert_array_equal(got, array)
 

@@ -133,7 +133,7 @@ def test_a_program_run_as_a_module(tmp_path):
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "other.py").write_text("def triple(value):\n    return value * 3\n")
-    (package / "__main__.py").write_text(
+    (package / "program.py").write_text(
         "import sys\n"
         f"sys.path.append({str(support.HERE)!r})\n"
         "import support\n"
@@ -147,7 +147,7 @@ def test_a_program_run_as_a_module(tmp_path):
 
     for method in NAMES:
         done = subprocess.run(
-            [sys.executable, "-m", "package", method], cwd=tmp_path, capture_output=True, text=True, timeout=50
+            [sys.executable, "-m", "package.program", method], cwd=tmp_path, capture_output=True, text=True, timeout=50
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout == "[6, 12]\n"
