@@ -1,5 +1,6 @@
 """What workers run in the tests. Importable, so that workers that are spawned find it."""
 
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -100,6 +101,7 @@ def deep(levels):
 
 
 def killed(number):
+    faulthandler.disable()  # which has nothing to tell here
     os.kill(os.getpid(), number)
     time.sleep(60)
 
@@ -126,7 +128,6 @@ def segfault_at_five(value):
 
 def segfault():
     import ctypes
-    import faulthandler
 
     faulthandler.disable()
     ctypes.string_at(0)
@@ -143,6 +144,7 @@ def leave_at_five(value):
 
 
 def abort():
+    faulthandler.disable()
     os.abort()
 
 
