@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing.process
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,13 +23,14 @@ _REAPED_WITHIN = 1.0
 #: How long a process may take to end that is told to.
 _ENDED_WITHIN = 5.0
 
-_parenthood = threading.Lock()
+#: Held while something of this process is changed for as long as another is started.
+_changing = threading.RLock()
 
 
 def _in_child() -> None:
     """A fork may come while the lock is held; by just the thread that goes on in the child."""
-    global _parenthood
-    _parenthood = threading.Lock()
+    global _changing
+    _changing = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_in_child)
@@ -41,13 +43,29 @@ def _children_allowed() -> Iterator[None]:
     if not config.get("daemon"):
         yield
         return
-    with _parenthood:
+    with _changing:
         daemonic = config.pop("daemon", None)
         try:
             yield
         finally:
             if daemonic is not None:
                 config["daemon"] = daemonic
+
+
+@contextmanager
+def _no_file_for_stdin() -> Iterator[None]:
+    """Keeps new interpreters from running `<stdin>` again: there is no such file, and they would fail."""
+    main: Any = sys.modules.get("__main__")
+    if getattr(main, "__file__", None) != _pickle.STDIN:
+        yield
+        return
+    with _changing:
+        file = vars(main).pop("__file__", None)
+        try:
+            yield
+        finally:
+            if file is not None:
+                main.__file__ = file
 
 
 @contextmanager
@@ -118,7 +136,7 @@ class Launcher:
             process = self._make((seat, self._initializer, self._initargs, unblock))
             process.name = process.name.replace("Process", "PoolWorker")
             process.daemon = True
-            with _children_allowed():
+            with _children_allowed(), _no_file_for_stdin():
                 process.start()
         with self._lock:
             before = self._serving.get(worker)

@@ -28,6 +28,8 @@ __all__ = [
     "loads",
 ]
 
+#: What a program that comes from standard input has for its file.
+STDIN = "<stdin>"
 #: A pickler that has written more than this is dropped: emptying its table of seen objects takes
 #: time in proportion to the largest that it ever had.
 _LARGE = 1 << 16
@@ -199,7 +201,7 @@ def _has_source(main: types.ModuleType | None) -> bool:
     if getattr(getattr(main, "__spec__", None), "name", None) is not None:
         return True
     file = getattr(main, "__file__", None)
-    return file is not None and file != "<stdin>"
+    return file is not None and file != STDIN
 
 
 class _ByReference(ForkingPickler):

@@ -210,6 +210,20 @@ def test_a_closure_as_initializer(context):
         assert reader.recv() == pool._pool[0].pid
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_programs_from_standard_input(method):
+    pytest.importorskip("cloudpickle")
+    program = f"""
+import ringpool
+def double(number):
+    return 2 * number
+with ringpool.get_context({method!r}).Pool(2) as pool:
+    print(pool.map(double, [1, 2]), pool.map(lambda text: text + "!", "ab"), __file__)
+"""
+    run = subprocess.run([sys.executable], input=program, capture_output=True, text=True)
+    assert run.stdout == "[2, 4] ['a!', 'b!'] <stdin>\n", run.stderr
+
+
 @pytest.mark.parametrize("method", [None, *METHODS])
 def test_contexts_make_our_pools(method):
     context = ringpool.get_context(method)

@@ -119,17 +119,13 @@ fn wheel(job: &Job, environment: &Environment, base: &Path) -> Result<PathBuf, S
     files.find(|path| path.extension().is_some_and(|end| end == "whl")).ok_or("there is no wheel".to_owned())
 }
 
-/// CPython's tests of `multiprocessing.Pool`, with ours in its place.
-fn cpython(job: &Job, environments: &[Environment]) -> Result<(), String> {
-    // At the same time: they are asleep for most of theirs.
+/// Runs all of them at the same time: they are asleep for most of theirs. The first failure, if any.
+fn together(job: &Job, commands: Vec<Cmd>) -> Result<(), String> {
     std::thread::scope(|scope| {
-        let runs: Vec<_> = environments
-            .iter()
-            .map(|environment| scope.spawn(|| job.run(environment.run("python").arg("tests/cpython/run.py"))))
-            .collect();
-        let mut results =
-            runs.into_iter().map(|run| run.join().map_err(|_| "a thread panicked".to_owned())?);
-        results.by_ref().find(Result::is_err).unwrap_or(Ok(()))
+        let runs: Vec<_> = commands.into_iter().map(|command| scope.spawn(|| job.run(command))).collect();
+        let joined = runs.into_iter().map(|run| run.join().unwrap_or(Err("a thread panicked".to_owned())));
+        // All have to end before anything is said.
+        joined.collect::<Vec<_>>().into_iter().collect()
     })
 }
 
@@ -160,13 +156,14 @@ pub fn run(job: &Job) -> Result<(), String> {
     job.run(stubs.at(&tests))?;
     let pytest = || environment.python("pytest").arg("-q").arg("-p").arg("no:cacheprovider").at(&tests);
     job.run(pytest().arg("--doctest-modules").arg("--pyargs").arg("ringpool"))?;
-    job.run(pytest().arg("."))?;
 
-    let mut environments = vec![environment];
+    // CPython's tests of `multiprocessing.Pool`, with ours in its place, beside our own.
+    let cpython = |environment: &Environment| environment.run("python").arg("tests/cpython/run.py");
+    let mut runs = vec![pytest().arg("."), cpython(&environment)];
     for python in pythons[1..].iter().filter(|python| python.has_tests) {
         let environment = Environment::of(job, &base, python)?;
         environment.install(job, &wheel)?;
-        environments.push(environment);
+        runs.push(cpython(&environment));
     }
-    cpython(job, &environments)
+    together(job, runs)
 }
