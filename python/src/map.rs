@@ -226,7 +226,11 @@ fn input<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<(Input<'py>, usize)> {
     if let Ok(list) = iterable.cast_exact::<PyList>() {
         return Ok((Input::List(list.clone()), list.len()));
     }
-    let list = iterable.py().get_type::<PyList>().call1((iterable,))?.cast_into::<PyList>()?;
+    // What says that it has no items is asked for none.
+    let list = match iterable.len() {
+        Ok(0) => PyList::empty(iterable.py()),
+        _ => iterable.py().get_type::<PyList>().call1((iterable,))?.cast_into::<PyList>()?,
+    };
     let count = list.len();
     Ok((Input::List(list), count))
 }

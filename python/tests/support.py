@@ -177,7 +177,7 @@ def program(path, text, *args, env=None, **kwds):
     """Starts a program of its own from `text`, which may import what the tests import."""
     path = Path(path)
     path.write_text(text)
-    environment = dict(os.environ, PYTHONPATH=str(HERE), PYTHONUNBUFFERED="1", **(env or {}))
+    environment = dict(os.environ, PYTHONPATH=str(HERE), **(env or {}))
     kwds.setdefault("stdout", subprocess.PIPE)
     kwds.setdefault("stderr", subprocess.PIPE)
     return subprocess.Popen(

@@ -1,5 +1,6 @@
 """What workers run in the tests. Importable, so that workers that are spawned find it."""
 
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -100,6 +101,7 @@ def deep(levels):
 
 
 def killed(number):
+    faulthandler.disable()  # which has nothing to tell here
     os.kill(os.getpid(), number)
     time.sleep(60)
 
@@ -126,7 +128,6 @@ def segfault_at_five(value):
 
 def segfault():
     import ctypes
-    import faulthandler
 
     faulthandler.disable()
     ctypes.string_at(0)
@@ -143,6 +144,7 @@ def leave_at_five(value):
 
 
 def abort():
+    faulthandler.disable()
     os.abort()
 
 
@@ -291,22 +293,29 @@ class CallableThing:
         return -value
 
 
-class CountedPickles:
-    """A function that notes in a file each time that it is unpickled."""
+# A function that is found by name through `__getattr__`, which notes who looks
 
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return load_counted, (self.path,)
-
-    def __call__(self, value):
-        return value
+_lookups = None
 
 
-def load_counted(path):
-    attempt(path)
-    return CountedPickles(path)
+def count_lookups(path):
+    global _lookups
+    _lookups = path
+
+
+def _counted(value):
+    return value + 1
+
+
+_counted.__name__ = _counted.__qualname__ = "counted"
+
+
+def __getattr__(name):
+    if name == "counted":
+        if _lookups:
+            attempt(_lookups)
+        return _counted
+    raise AttributeError(name)
 
 
 # Workers
@@ -445,6 +454,10 @@ def make_array(count, value):
     import numpy
 
     return numpy.full(count, value, dtype="f8")
+
+
+def make_array_of(value):
+    return make_array(200_000, float(value))
 
 
 def make_many(count, size):

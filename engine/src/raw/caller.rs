@@ -118,6 +118,13 @@ impl Caller {
         {
             return client.submit_short(&self.terms, func, name.text, &words(bytes), bytes.len(), to);
         }
+        self.submit_long(func, name, input, to)
+    }
+
+    /// The same for inputs that are not in the slot alone.
+    #[inline(never)]
+    fn submit_long(&self, func: FuncWord, name: Name, input: Input<'_>, to: Target) -> Result<Ticket> {
+        let client = &self.inner.client;
         let args = input.args(client, &self.terms)?;
         let shape = args.shape();
         client.submit_on(&self.terms, TaskSpec { func, name: name.text, args, shape }, None, to, 0)

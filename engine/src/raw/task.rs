@@ -242,8 +242,6 @@ fn told_failure(failure: &Failure) -> (Status, Vec<u8>) {
 /// Ask for as much as may be needed, write, say how much that was, and again if there is more.
 pub struct Output<'o, 'g> {
     room: &'o mut Room<'g>,
-    /// Where this output begins.
-    start: usize,
     /// Where it ends, so far.
     end: usize,
     /// Bytes behind the end that the function may write.
@@ -255,7 +253,7 @@ pub struct Output<'o, 'g> {
 impl<'o, 'g> Output<'o, 'g> {
     /// Writes from `start` on, to which the room reaches.
     pub(crate) fn new(room: &'o mut Room<'g>, start: usize) -> Self {
-        Output { room, start, end: start, lent: 0, error: None }
+        Output { room, end: start, lent: 0, error: None }
     }
 
     pub(crate) fn end(&self) -> usize {
@@ -272,8 +270,12 @@ impl<'o, 'g> Output<'o, 'g> {
         let needed = self.end.checked_add(len).filter(|&needed| needed <= isize::MAX as usize);
         let reserved = match needed {
             // What is asked for first is probably all that will be.
-            Some(needed) if self.end == self.start => self.room.reserve_exactly(self.end, needed),
-            Some(needed) => self.room.reserve(self.end, needed),
+            Some(needed) if self.end == 0 => self.room.reserve_exactly(0, needed),
+            // Outputs that follow each other in a chunk are many steps, too.
+            Some(needed) => match self.room.reserve(self.end, needed) {
+                Err(error) if error.is_arena_full() => self.room.reserve_exactly(self.end, needed),
+                other => other,
+            },
             None => Err(Error::payload(format!("{len} bytes more are more than an address space"))),
         };
         if let Err(error) = reserved {
