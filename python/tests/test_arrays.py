@@ -6,6 +6,7 @@ import pickle
 import signal
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 import support
@@ -354,7 +355,7 @@ def test_memory_is_given_back(make_pool):
 def mapped_pages():
     """Bytes of shared memory that exist, whoever maps them."""
     total = 0
-    for line in open("/proc/self/smaps"):
+    for line in Path("/proc/self/smaps").read_text().splitlines():
         if line.startswith("Pss:"):
             total += int(line.split()[1]) * 1024
     return total
@@ -371,7 +372,7 @@ def test_workers_may_keep_their_arguments(make_pool, method):
     pool = make_pool(1, method=method)
     for n in range(10):
         pool.apply(tasks.keep, (np.full(MANY, n, dtype="f8"),))
-    for n in range(50):
+    for _ in range(50):
         # What was given back is used again.
         pool.apply(tasks.write_all, (np.full(MANY, -5.0), -6.0))
     assert pool.apply(tasks.kept_total)[1] == [float(n * MANY) for n in range(10)]
@@ -382,7 +383,7 @@ def test_workers_may_keep_parts_of_their_arguments(make_pool):
     for n in range(5):
         pool.apply(keep_part, (np.full(MANY, n, dtype="f8"),))
     pool.map(keep_part, [np.full(MANY, n, dtype="f8") for n in range(5, 10)], 2)
-    for n in range(50):
+    for _ in range(50):
         pool.apply(tasks.write_all, (np.full(MANY, -5.0), -6.0))
     assert pool.apply(tasks.kept_total)[1] == [float(n * 10) for n in range(10)]
 

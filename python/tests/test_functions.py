@@ -39,7 +39,7 @@ def test_a_replaced_worker_gets_the_function_too(make_pool, tmp_path):
 
 
 def test_each_call_has_its_own_copy_of_a_callable_object(shared_pool):
-    """As with multiprocessing, which pickles it with each: what a task changes in it is not seen by the next."""
+    """As with multiprocessing, which pickles it each time: what a task changes in it, the next does not see."""
     counter = Counter()
     assert [shared_pool.apply(counter) for _ in range(6)] == [1] * 6
     assert shared_pool.map(counter, range(6), 1) == [1] * 6

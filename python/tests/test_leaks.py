@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import threading
+from pathlib import Path
 
 import pytest
 import support
@@ -156,7 +157,7 @@ def test_many_calls_hold_nothing():
                 r.get()
             pool.map(tasks.identity, range(count), 1)
             list(pool.imap(tasks.identity, range(count)))
-            for n in range(count // 10):
+            for _ in range(count // 10):
                 with contextlib.suppress(ValueError):
                     pool.apply(tasks.fail)
 
@@ -197,7 +198,7 @@ def test_workers_hold_nothing():
 def resident_of_this():
     """Private memory: what is shared belongs to the pool."""
     total = 0
-    for line in open("/proc/self/smaps"):
+    for line in Path("/proc/self/smaps").read_text().splitlines():
         if line.startswith(("Private_Dirty:", "Private_Clean:")):
             total += int(line.split()[1]) * 1024
     return total

@@ -242,7 +242,7 @@ def test_chunksize_of_another_type(fork_pool):
 @pytest.mark.parametrize("name", ["map", "starmap", "map_async", "starmap_async"])
 @pytest.mark.parametrize("size", [0, -1])
 def test_chunksize_of_nothing_is_an_error(fork_pool, name, size):
-    with pytest.raises(ValueError, match="[Cc]hunksize"):
+    with pytest.raises(ValueError, match=r"[Cc]hunksize"):
         getattr(fork_pool, name)(tasks.identity, [(1,), (2,)], size)
 
 

@@ -131,7 +131,7 @@ def interrupt(tmp_path, how, method, group):
             os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
         else:
             parent.send_signal(signal.SIGINT)
-        out, err = parent.communicate(timeout=40)
+        _, err = parent.communicate(timeout=40)
     except subprocess.TimeoutExpired:
         parent.kill()
         _out, err = parent.communicate()
