@@ -33,7 +33,17 @@ def _in_child() -> None:
     _changing = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_in_child)
+#: Whether a worker is about to be forked.
+_forking = False
+
+
+def _flush() -> None:
+    """Writes what was printed right before the fork, when no other thread can print: or the worker would, too."""
+    if _forking:
+        getattr(util, "_flush_std_streams")()  # noqa: B009
+
+
+os.register_at_fork(before=_flush, after_in_child=_in_child)
 
 
 @contextmanager
@@ -66,6 +76,22 @@ def _no_file_for_stdin() -> Iterator[None]:
         finally:
             if file is not None:
                 main.__file__ = file
+
+
+@contextmanager
+def _flushed(needed: bool) -> Iterator[None]:
+    """Has nothing that was printed inherited."""
+    global _forking
+    if not needed:
+        yield
+        return
+    # Threads that launch at the same time may make each other flush in vain, or flush once too rarely: the process
+    # itself has flushed right before.
+    _forking = True
+    try:
+        yield
+    finally:
+        _forking = False
 
 
 @contextmanager

@@ -31,7 +31,7 @@ mod _native {
     #[pymodule_export]
     use crate::map::MapResult;
     #[pymodule_export]
-    use crate::memory::{Memory, View};
+    use crate::memory::{Memory, View, worker_memory};
     #[pymodule_export]
     use crate::result::ApplyResult;
     #[pymodule_export]

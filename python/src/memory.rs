@@ -5,8 +5,9 @@ use crate::error::to_py;
 use crate::overflow::is_full;
 use crate::wait;
 use engine::ErrorKind;
-use engine::raw::{Buffer, Caller, Private};
+use engine::raw::{Buffer, Caller, Claimed, Lending, Private, claim};
 use memmap2::{Advice, MmapMut, UncheckedAdvice};
+use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::collections::{BTreeMap, HashMap};
@@ -137,21 +138,71 @@ impl View {
 /// Memory of the pool that workers can map: what `ringpool.empty` is made of.
 #[pyclass(frozen, weakref, module = "ringpool._native")]
 pub(crate) struct Memory {
-    buffer: Arc<Buffer>,
+    bytes: Shared,
+}
+
+enum Shared {
+    /// A client's, which forked children find, too.
+    Buffer(Arc<Buffer>, #[expect(dead_code, reason = "for as long as the memory")] Lending),
+    /// A worker's.
+    Claimed(Arc<Claimed>),
+}
+
+impl Memory {
+    fn place(&self) -> (*mut u8, usize) {
+        match &self.bytes {
+            Shared::Buffer(buffer, _) => (buffer.as_ptr().as_ptr(), buffer.len()),
+            // Behind the place of a message's head.
+            Shared::Claimed(claimed) => {
+                (claimed.as_ptr().as_ptr().wrapping_add(FRONT), claimed.len() - FRONT - BACK)
+            }
+        }
+    }
+}
+
+/// Bytes of a worker's memory in front of what the program sees, and behind it: for the rest of a result that is made
+/// there.
+pub(crate) const FRONT: usize = 64;
+pub(crate) const BACK: usize = 4096;
+
+/// The memories of a worker.
+static CLAIMED: Mutex<BTreeMap<usize, Weak<Claimed>>> = Mutex::new(BTreeMap::new());
+
+fn claimed() -> MutexGuard<'static, BTreeMap<usize, Weak<Claimed>>> {
+    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// In a worker: memory that a result can be made in, which is not copied then.
+#[pyfunction]
+pub(crate) fn worker_memory(py: Python<'_>, nbytes: usize) -> PyResult<Memory> {
+    let len = nbytes.checked_add(FRONT + BACK).ok_or_else(|| PyMemoryError::new_err("more than an address space"))?;
+    let memory = Arc::new(claim(len).map_err(|error| to_py(py, &error, None))?);
+    let mut claimed = claimed();
+    claimed.retain(|_, memory| memory.strong_count() > 0);
+    claimed.insert(memory.as_ptr().as_ptr().addr(), Arc::downgrade(&memory));
+    Ok(Memory { bytes: Shared::Claimed(memory) })
+}
+
+/// The worker's memory that holds these bytes, and where in it they begin.
+pub(crate) fn find_claimed(bytes: &[u8]) -> Option<(Arc<Claimed>, usize)> {
+    let claimed = claimed();
+    let at = bytes.as_ptr().addr();
+    let (&start, memory) = claimed.range(..=at).next_back()?;
+    let memory = memory.upgrade()?;
+    let within = at - start;
+    (within.checked_add(bytes.len())? <= memory.len() - BACK).then_some((memory, within))
 }
 
 #[pymethods]
 impl Memory {
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        let buffer = &slf.get().buffer;
-        let (start, len) = (buffer.as_ptr().as_ptr(), buffer.len());
-        // SAFETY: the block is the object's for as long as that lives. A forked child does not have the memory, and
-        // looking there is a fault, as the documentation of `empty` says.
+        let (start, len) = slf.get().place();
+        // SAFETY: the block is the object's for as long as that lives.
         unsafe { fill(slf.as_any(), view, flags, start, len) }
     }
 
     fn __len__(&self) -> usize {
-        self.buffer.len()
+        self.place().1
     }
 }
 
@@ -172,7 +223,8 @@ impl Memories {
         let mut known = self.known();
         known.retain(|_, buffer| buffer.strong_count() > 0);
         known.insert(buffer.as_ptr().as_ptr().addr(), Arc::downgrade(&buffer));
-        Ok(Memory { buffer })
+        let lending = buffer.lend().map_err(|error| to_py(py, &error, None))?;
+        Ok(Memory { bytes: Shared::Buffer(buffer, lending) })
     }
 
     /// The memory that holds these bytes, and where in it they begin.

@@ -1,9 +1,9 @@
 //! What a worker process does.
 
 use crate::call::{CALL, CALL_NAMED, EACH, ECHO, HEAD, ITEM, MANY, NUMBERS, STAR, STARRED};
-use crate::codec::{Decoder, Encoder, Fetch, LOCAL, RAISED, RawBuffer, Store};
+use crate::codec::{Decoder, Encoder, FORWARD, Fetch, LOCAL, RAISED, RawBuffer, Store};
 use crate::function::{self, FRESH, NAME, UNIT};
-use crate::memory::{Copied, View};
+use crate::memory::{Copied, View, find_claimed};
 use crate::pickle::Pickle;
 use engine::raw::{Chunk, Failure, Function, Output, Private, Service, buffer_at, register as register_function};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PySystemExit, PyTypeError};
@@ -283,7 +283,7 @@ fn run_chunk(py: Python<'_>, chunk: &mut Chunk<'_, '_>) {
             });
             match answered {
                 Ok(()) if behind.parts.is_empty() && bytes.len() <= SHORT => chunk.put_short(&bytes),
-                Ok(()) => chunk.put(|output| write(&mut bytes, &behind, output)),
+                Ok(()) => chunk.put(|output| write(&mut bytes, &mut behind, output)),
                 Err(error) => chunk.put(|_| Err(Failure::new(1, error.to_string()))),
             }
             behind.truncate(0);
@@ -360,7 +360,7 @@ fn run(py: Python<'_>, input: &[u8], output: &mut Output<'_, '_>) -> Result<(), 
         let mut behind = Behind::default();
         let answered = answer(py, state, input, &mut bytes, &mut behind);
         let written = match answered {
-            Ok(()) => write(&mut bytes, &behind, output),
+            Ok(()) => write(&mut bytes, &mut behind, output),
             Err(error) => Err(Failure::new(1, error.to_string())),
         };
         drop(behind);
@@ -373,7 +373,53 @@ fn run(py: Python<'_>, input: &[u8], output: &mut Output<'_, '_>) -> Result<(), 
     })
 }
 
-fn write(bytes: &mut [u8], behind: &Behind, output: &mut Output<'_, '_>) -> Result<(), Failure> {
+/// A result whose largest part was made in the worker's memory for results, if nobody else refers to that any more:
+/// then this is it, and the rest is written around it.
+fn adopt(bytes: &mut [u8], behind: &mut Behind, output: &mut Output<'_, '_>) -> Option<Result<(), Failure>> {
+    if behind.parts.len() != 1 {
+        return None;
+    }
+    let (memory, within) = find_claimed(behind.parts[0].0.bytes())?;
+    let (buffer, at) = behind.parts.pop()?;
+    let len = buffer.bytes().len();
+    drop(buffer);
+    let mut memory = match Arc::try_unwrap(memory) {
+        Ok(memory) => memory,
+        // The program keeps it. It is as good as any other.
+        Err(memory) => {
+            let start = memory.as_ptr().as_ptr().wrapping_add(within);
+            // SAFETY: inside of the memory, which is held; the program does nothing meanwhile.
+            let part = unsafe { std::slice::from_raw_parts(start, len) };
+            return Some(write_with(bytes, at, part, output));
+        }
+    };
+    let head = (within + len).next_multiple_of(8);
+    let room = memory.bytes_mut()?;
+    if head + bytes.len() > room.len() {
+        let part = room[within..within + len].to_vec();
+        return Some(write_with(bytes, at, &part, output));
+    }
+    bytes[at..at + 8].copy_from_slice(&(within as u64).to_ne_bytes());
+    room[head..head + bytes.len()].copy_from_slice(bytes);
+    room[0] = FORWARD;
+    room[1..9].copy_from_slice(&(head as u64).to_ne_bytes());
+    Some(output.adopt(memory, head + bytes.len()))
+}
+
+/// A result with one part behind it.
+fn write_with(bytes: &mut [u8], at: usize, part: &[u8], output: &mut Output<'_, '_>) -> Result<(), Failure> {
+    let start = bytes.len().next_multiple_of(ALIGN);
+    bytes[at..at + 8].copy_from_slice(&(start as u64).to_ne_bytes());
+    let room = output.reserve(start + part.len())?;
+    room[..bytes.len()].copy_from_slice(bytes);
+    room[start..].copy_from_slice(part);
+    output.commit(start + part.len())
+}
+
+fn write(bytes: &mut [u8], behind: &mut Behind, output: &mut Output<'_, '_>) -> Result<(), Failure> {
+    if let Some(adopted) = adopt(bytes, behind, output) {
+        return adopted;
+    }
     let mut end = bytes.len();
     for (buffer, at) in &behind.parts {
         let start = end.next_multiple_of(ALIGN);

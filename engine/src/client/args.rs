@@ -6,6 +6,7 @@ use crate::payload::{Grow, Payload, Span, is_flat, put, put_flat_items, put_item
 use crate::segment::Segment;
 use crate::shared_slice::Collect;
 use crate::slot::{ArgWords, ArgsHandle, CHECKED_ARGS, INLINE_ARGS, Owner, Shape};
+use crate::sys::Lent;
 use crate::task::Task;
 use rkyv::primitive::ArchivedUsize;
 use std::ptr::NonNull;
@@ -88,6 +89,12 @@ impl ArgsBlock {
 
     pub(crate) fn ptr(&self) -> NonNull<u8> {
         self.block.ptr
+    }
+
+    /// Lets forked children find it where it is. To be dropped before this.
+    pub(crate) fn lend(&self) -> Result<Lent> {
+        // SAFETY: the arena keeps the region mapped.
+        unsafe { self.arena.segment.lend(self.offset(), self.ptr(), self.len) }
     }
 
     /// The bytes in use, of which nobody else knows.

@@ -3,6 +3,7 @@
 use super::items::{Trailer, count_in};
 use crate::client::{Args, ArgsBlock, Client, Terms};
 use crate::error::{Error, Result};
+use crate::sys::Lent;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,6 +45,12 @@ impl Buffer {
     /// such a task would see bytes change under it.
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.block.ptr()
+    }
+
+    /// Lets children that are forked by the C library's `fork` find the buffer where it is: as a private copy that shows
+    /// what the buffer holds until the child writes to it. Without this they have nothing there.
+    pub fn lend(&self) -> Result<Lending> {
+        Ok(Lending { _lent: self.block.lend()?, _block: self.block.clone() })
     }
 
     /// Its bytes, unless a task has it.
@@ -101,6 +108,18 @@ impl Buffer {
             *known = Some(item_size);
         }
         Ok((Args::of_block(self.block.clone(), len), count))
+    }
+}
+
+/// A buffer that children find: [`Buffer::lend`].
+pub struct Lending {
+    _lent: Lent,
+    _block: Arc<ArgsBlock>,
+}
+
+impl std::fmt::Debug for Lending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lending").finish_non_exhaustive()
     }
 }
 

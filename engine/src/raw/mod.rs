@@ -47,7 +47,7 @@ mod results;
 mod stream;
 mod task;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, Lending};
 pub use caller::{Caller, Input, Pending};
 pub use claimed::{Claimed, claim};
 pub use feed::MapFeed;

@@ -11,7 +11,7 @@ mod view;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{AtomicU64, Ordering, prefetch_payload};
 use crate::sys::fork_guard::Held;
-use crate::sys::{CopyOnWrite, Mapping, Unused, create_memfd};
+use crate::sys::{CopyOnWrite, Lent, Mapping, Unused, create_memfd};
 pub(crate) use control::ControlMemory;
 pub(crate) use layout::{
     ClientControl, FunctionEntry, Header, LANE_CODE, LANE_NAMED, LANES, Layout, MAGIC, MAX_FUNCTIONS,
@@ -21,7 +21,7 @@ use rkyv::util::AlignedVec;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 pub(crate) use view::{ProcessWords, SlotWords, View};
 
 /// Name of a pool's control memory in `/proc/<pid>/maps`.
@@ -137,6 +137,8 @@ pub(crate) struct Segment {
     data_fd: Held,
     /// Parts of the data that were mapped once more, and may be again.
     unused: Arc<Unused>,
+    /// What children map memory from that is lent to them.
+    lending: OnceLock<Arc<OwnedFd>>,
 }
 
 impl Drop for Segment {
@@ -224,7 +226,7 @@ impl Segment {
         let start = layout.sizes.region * u64::from(index);
         let region = Mapping::read_write(data_fd.as_fd(), start, layout.sizes.region as usize)?;
         let [control_fd, data_fd] = [control_fd, data_fd].map(Held::Shared);
-        Ok(Segment { control, data, region, index, control_fd, data_fd, unused: Arc::default() })
+        Ok(Segment { control, data, region, index, control_fd, data_fd, unused: Arc::default(), lending: OnceLock::new() })
     }
 
     pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
@@ -327,6 +329,25 @@ impl Segment {
         let offset =
             offset.filter(inside).ok_or_else(|| Error::invalid("the bytes are not in shared memory"))?;
         CopyOnWrite::new(&self.unused, self.data_fd.as_fd(), offset as u64, bytes.len())
+    }
+
+    /// Lets forked children find these bytes of this process's region where they are.
+    ///
+    /// # Safety
+    ///
+    /// The region stays mapped as long as what is returned lives.
+    pub(crate) unsafe fn lend(&self, offset: u64, start: NonNull<u8>, len: usize) -> Result<Lent> {
+        let fd = match self.lending.get() {
+            Some(fd) => fd.clone(),
+            None => {
+                let fd = self.data_fd.as_fd().try_clone_to_owned();
+                let fd = fd.map_err(|error| Error::io("duplicating a descriptor", error))?;
+                self.lending.get_or_init(|| Arc::new(fd)).clone()
+            }
+        };
+        let offset = u64::from(self.index) * self.layout.sizes.region + offset;
+        // SAFETY: by contract; regions are not inherited.
+        unsafe { Lent::new(fd, offset, start, len) }
     }
 
     /// Bytes that were written to in mappings of [`copy_on_write`](Self::copy_on_write) until these were dropped.

@@ -12,6 +12,7 @@ use crate::segment::{PoolState, Segment};
 use crate::sync::back_stop;
 use crate::sync::private::{Private, PrivateUsize};
 use crate::sys::{self, Channel, Listener, ProcessHandle, Received, Timer, Wait};
+use crate::wake::ParkState;
 pub(crate) use control::Control;
 use control::Wish;
 use deaths::Orphan;
@@ -35,6 +36,10 @@ const LOOK_TICK: Duration = Duration::from_secs(1);
 const LAUNCH_TICK: Duration = Duration::from_millis(100);
 /// How long after workers were started that is written down. They have just got going, and the CPU is theirs.
 const NOTE_TICK: Duration = Duration::from_millis(10);
+/// How long processes of a [launcher](crate::raw::Launcher) may take to leave when a pool is terminated, if they run no
+/// task, and how often they are looked at.
+const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL_TICK: Duration = Duration::from_millis(5);
 /// Time between SIGTERM and SIGKILL when a pool is terminated.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -379,6 +384,9 @@ impl Supervisor {
     fn stop_all(&mut self) {
         self.give_up_first();
         self.segment.set_state(PoolState::Stopping);
+        if self.launcher.is_foreign() {
+            self.see_off();
+        }
         let signal = |residents: &[Option<Resident>], signal: Signal| {
             for resident in residents.iter().flatten().filter(|r| !r.guest) {
                 let _ = resident.handle.kill(signal);
@@ -401,6 +409,27 @@ impl Supervisor {
         let places: Vec<u32> = self.orphans.iter().map(|orphan| orphan.index).collect();
         for index in places {
             let _ = self.bury_orphan(index, ORPHAN_LIMIT); // it dies, now or soon
+        }
+    }
+}
+
+impl Supervisor {
+    /// Lets workers that run no task leave by themselves, for so long at most: other languages have things to do at the
+    /// end of a process, such as to write what was printed. Those that run one are not waited for.
+    fn see_off(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        let chance = Instant::now() + GRACE / 2;
+        for index in 1..self.residents.len() as u32 {
+            loop {
+                self.listen_to(index);
+                let Some(resident) = &self.residents[index as usize] else { break };
+                let leaves = resident.leaving || self.segment.park(index).state() != ParkState::Run;
+                let until = if resident.ready && leaves { deadline } else { chance };
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() || resident.handle.wait_dead(Some(left.min(FAREWELL_TICK))) {
+                    break;
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use slab::Slab;
 use std::cell::{OnceCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -155,6 +155,40 @@ enum State {
     Hidden,
     /// This is such a child.
     Gone,
+    /// Not a view, but the file's memory itself, of which children get a view: from this place of that file.
+    Lent { fd: RawFd, offset: u64 },
+}
+
+/// Memory of a file that is mapped for all to see, but not to be inherited: a forked child finds it where it was all the
+/// same, privately. It shows the file until the child writes to it, whatever the file holds by then; so a child reads
+/// what its parent has kept, and does no harm.
+pub(crate) struct Lent {
+    number: usize,
+    _fd: Arc<OwnedFd>,
+}
+
+impl Lent {
+    /// `len` bytes that are mapped at `start`, and at `offset` in the file. The descriptor stays open in children.
+    ///
+    /// # Safety
+    ///
+    /// The memory stays mapped, with [`DontFork`](Advice::LinuxDontFork), until this is dropped.
+    pub(crate) unsafe fn new(fd: Arc<OwnedFd>, offset: u64, start: NonNull<u8>, len: usize) -> Result<Self> {
+        guard_forks()?;
+        let before = start.addr().get() % page_size();
+        let whole = (before + len).next_multiple_of(page_size());
+        // SAFETY: on the same page, which is mapped.
+        let start = unsafe { start.byte_sub(before) };
+        let state = State::Lent { fd: fd.as_raw_fd(), offset: offset - before as u64 };
+        let number = live().insert(Live { pages: Pages { start, len: whole }, state });
+        Ok(Lent { number, _fd: fd })
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        live().remove(self.number);
+    }
 }
 
 /// All views of this process. Locked while it forks.
@@ -221,7 +255,7 @@ impl Drop for CopyOnWrite {
     fn drop(&mut self) {
         // Before the addresses can be another's.
         match live().remove(self.number).state {
-            State::Gone => {}
+            State::Gone | State::Lent { .. } => {}
             // Nothing of the file is left in there.
             State::Owned => self.pages.unmap(),
             State::Shared | State::Hidden => self.unused.put(self.offset, self.pages),
@@ -242,6 +276,7 @@ impl Live {
         match self.state {
             State::Gone => return Err(Errno::NOMEM),
             State::Hidden => self.pages.advise(Advice::LinuxDoFork)?,
+            State::Lent { .. } => return Ok(()),
             State::Shared | State::Owned => {}
         }
         self.state = State::Owned;
@@ -354,8 +389,17 @@ extern "C" fn in_parent() {
 extern "C" fn in_child() {
     // SAFETY: the thread that forks has the lock, and is the child's only one.
     let Some(mut all) = (unsafe { (*HELD.0.get()).take() }) else { return };
-    for (_, view) in all.iter_mut().filter(|(_, view)| view.state == State::Hidden) {
-        view.state = State::Gone;
+    for (_, view) in all.iter_mut() {
+        match view.state {
+            State::Hidden => view.state = State::Gone,
+            // SAFETY: nothing is mapped there in the child. If that cannot be done, it stays so.
+            State::Lent { fd, offset } => unsafe {
+                let (access, how) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
+                let fd = BorrowedFd::borrow_raw(fd);
+                let _ = mmap(view.pages.start.as_ptr().cast(), view.pages.len, access, how, fd, offset);
+            },
+            _ => {}
+        }
     }
 }
 
@@ -365,7 +409,7 @@ mod tests {
     use crate::error::Exit;
     use crate::sys::memory::{Mapping, create_memfd};
     use crate::sys::process::{Fork, ProcessHandle, fork};
-    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::fd::AsFd;
 
     fn file(pages: usize) -> (OwnedFd, Mapping) {
         let fd = create_memfd("ringpool-copy", (pages * page_size()) as u64).unwrap();
@@ -435,6 +479,39 @@ mod tests {
         unused.close();
         drop(view);
         assert_eq!(unused.lock().mappings.len(), 0);
+    }
+
+    #[test]
+    fn what_is_lent_is_found_by_a_child() {
+        let (fd, shared) = file(6);
+        let page = page_size();
+        // SAFETY: inside of the mapping, which is not to be inherited and lives longer.
+        let lent = unsafe {
+            let start = shared.ptr().byte_add(page + 16);
+            Lent::new(Arc::new(fd), page as u64 + 16, start, 2 * page).unwrap()
+        };
+        // SAFETY: the child looks at memory, and leaves.
+        match unsafe { fork() }.unwrap() {
+            Fork::Child => {
+                // SAFETY: mapped in the child by the handler.
+                let good = unsafe {
+                    let there = std::slice::from_raw_parts_mut(shared.ptr().as_ptr().add(page + 16), 2 * page);
+                    let same = there.iter().all(|&byte| byte == 1);
+                    there.fill(9);
+                    same
+                };
+                // SAFETY: `_exit` may be called anywhere.
+                unsafe { libc::_exit(if good { 7 } else { 8 }) }
+            }
+            Fork::Parent(pid) => {
+                let child = ProcessHandle::open(pid).unwrap();
+                assert!(child.wait_dead(None));
+                assert_eq!(child.wait_status(), Some(Exit::Code(7)));
+                // SAFETY: inside of the mapping.
+                assert_eq!(unsafe { shared.ptr().add(2 * page).read() }, 1, "the child has written to its own");
+            }
+        }
+        drop(lent);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod process;
 mod program;
 
 pub(crate) use channel::{Channel, EventFd, Listener, Received, Sent, Timer, Wait, connect, poll_for};
-pub(crate) use copy::{CopyOnWrite, Unused};
+pub(crate) use copy::{CopyOnWrite, Lent, Unused};
 pub(crate) use cpus::{begin_elsewhere, usable_cpus, yield_cpu};
 pub(crate) use inspect::{children, fate, memfds_of, name_of, open_sealed};
 pub(crate) use memory::{Mapping, create_memfd, physical_memory};
