@@ -63,7 +63,9 @@ def machine():
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=HERE, capture_output=True, text=True
+    )
     return {
         "contestant": "machine",
         "work": "machine",
@@ -79,7 +81,9 @@ def machine():
 def take(contestant, work, quick):
     command = [sys.executable, str(HERE / "turn.py"), contestant, work, *(["--quick"] if quick else [])]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL
+        )
     except subprocess.TimeoutExpired:
         return None, "hangs"
     if done.returncode:
@@ -111,7 +115,7 @@ class Record:
     def ratio(self, work, contestant, other_work, other):
         """The median of the ratios of each round."""
         left, right = self.found.get((work, contestant), {}), self.found.get((other_work, other), {})
-        ratios = [left[n] / right[n] for n in left if n in right and right[n]]
+        ratios = [left[n] / right[n] for n in left if right.get(n)]
         return statistics.median(ratios) if ratios else None
 
 
@@ -132,7 +136,7 @@ def fraction(ratio):
 
 def verdict(record, work):
     """(ratio, bar, whether it is met), as texts."""
-    _, unit, bar, beside = ROWS[work]
+    _, _, bar, beside = ROWS[work]
     if work in ("memory", "idle"):
         ours, theirs = record.median(work, "ringpool"), record.median(work, "multiprocessing")
         if ours is None or theirs is None:
@@ -160,7 +164,9 @@ def table(record):
     for work, (text, unit, _, _) in ROWS.items():
         figures = [shown(record.median(work, contestant), unit) for contestant in turn.ALL]
         if any(figures):
-            lines.append("| " + " | ".join([text, unit.replace("us", "µs"), *figures, *verdict(record, work)]) + " |")
+            lines.append(
+                "| " + " | ".join([text, unit.replace("us", "µs"), *figures, *verdict(record, work)]) + " |"
+            )
     lines += ["", "| no pool can do without | unit | |", "| --- | --- | ---: |"]
     for work, (text, unit) in FLOORS.items():
         value = record.median(work, "floor")
@@ -217,8 +223,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, one round")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--only", action="append", choices=turn.WORKS, metavar="WORK", help=", ".join(turn.WORKS))
-    parser.add_argument("--output", type=Path, help="the record; by default in bench/results, if everything was run")
+    parser.add_argument(
+        "--only", action="append", choices=turn.WORKS, metavar="WORK", help=", ".join(turn.WORKS)
+    )
+    parser.add_argument(
+        "--output", type=Path, help="the record; by default in bench/results, if everything was run"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="only show a record")
     arguments = parser.parse_args()
     if arguments.plot:
@@ -228,7 +238,12 @@ def main():
         return 0
 
     rounds = arguments.rounds or (1 if arguments.quick else 5)
-    turns = [(c, work) for work, (all_, _, _) in turn.WORKS.items() if work in (arguments.only or turn.WORKS) for c in all_]
+    turns = [
+        (c, work)
+        for work, (all_, _, _) in turn.WORKS.items()
+        if work in (arguments.only or turn.WORKS)
+        for c in all_
+    ]
     lines = [machine() | {"quick": arguments.quick, "rounds": rounds}]
     failed = []
     for number in range(rounds):

@@ -33,6 +33,7 @@ def add_one(array):
 def add_one_in_place_of_the_pool(array):
     """The same, its result made where it will lie."""
     import numpy
+
     import ringpool
 
     result = ringpool.empty(array.shape, array.dtype)
@@ -63,7 +64,7 @@ def warm(pool):
 
 
 def timed(work, least=3, seconds=0.5):
-    """The median time of `work()` in nanoseconds: after one for nothing, at least `least`, for about so long."""
+    """The median time of `work()` in nanoseconds, after one for nothing; at least so many, for about so long."""
     work()
     times = []
     end = CLOCK() + int(seconds * 1e9)
@@ -327,7 +328,7 @@ def family():
 
 
 def memory(contestant, scale):
-    """What a pool adds after 10,000 tasks: that of all its processes, less that of the same program before."""
+    """What a pool adds after 10,000 tasks: all its processes, less the same program before it."""
     import importlib
 
     importlib.import_module({"pipe": "pipe_pool"}.get(contestant, contestant))

@@ -1,10 +1,12 @@
 """Large buffers: written to freely, kept for ever, and never in each other's way."""
 
+import contextlib
 import gc
 import pickle
 import signal
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 import support
@@ -13,7 +15,7 @@ from support import make, run
 
 np = pytest.importorskip("numpy")
 
-MANY = 300_000  # doubles: well above what is copied
+MANY = 300_000  # doubles: well above what is copied into the pickle
 
 
 def numbers(count=MANY):
@@ -29,7 +31,9 @@ def test_there_and_back(shared_pool):
     assert shared_pool.apply(tasks.total, (array,)) == array.sum()
 
 
-@pytest.mark.parametrize("count", [0, 1, 10, 511, 512, 513, 4096, 8191, 8192, 8193, 65_536, 131_072, 1_000_001])
+@pytest.mark.parametrize(
+    "count", [0, 1, 10, 511, 512, 513, 4096, 8191, 8192, 8193, 65_536, 131_072, 1_000_001]
+)
 def test_every_size(fork_pool, count):
     array = numbers(count)
     assert np.array_equal(fork_pool.apply(tasks.identity, (array,)), array)
@@ -38,7 +42,26 @@ def test_every_size(fork_pool, count):
 
 @pytest.mark.parametrize(
     "dtype",
-    ["?", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "c8", "c16", "S7", "U5", "M8[s]", "m8[ms]", ">i4", ">f8", "i4,f8", "V16"],
+    [
+        "?",
+        "i1",
+        "u2",
+        "i4",
+        "u8",
+        "f2",
+        "f4",
+        "f8",
+        "c8",
+        "c16",
+        "S7",
+        "U5",
+        "M8[s]",
+        "m8[ms]",
+        ">i4",
+        ">f8",
+        "i4,f8",
+        "V16",
+    ],
 )
 @pytest.mark.parametrize("count", [3, 100_000])
 def test_every_type(fork_pool, dtype, count):
@@ -164,7 +187,11 @@ def test_an_array_as_the_iterable(shared_pool):
     assert got == [tasks.describe(item) for item in np.arange(1000)]
     rows = np.arange(12.0).reshape(4, 3)
     assert shared_pool.map(tasks.total, rows) == [float(row.sum()) for row in rows]
-    assert shared_pool.starmap(tasks.collect, np.arange(6).reshape(3, 2)) == [((0, 1), {}), ((2, 3), {}), ((4, 5), {})]
+    assert shared_pool.starmap(tasks.collect, np.arange(6).reshape(3, 2)) == [
+        ((0, 1), {}),
+        ((2, 3), {}),
+        ((4, 5), {}),
+    ]
     for dtype in ("i1", "u8", "f4", "f8", "?", "c16", "U3", "M8[s]", ">i4"):
         items = np.zeros(50, dtype=dtype)
         assert shared_pool.map(tasks.describe, items, 7) == [tasks.describe(item) for item in items]
@@ -254,8 +281,9 @@ def test_a_retry_sees_the_input_as_it_was(method, make_pool, tmp_path):
 
 
 @pytest.mark.ours
-def test_arguments_lie_in_the_pool_s_memory(shared_pool):
-    seen = shared_pool.apply(tasks.look_at_array, (numbers(),))
+def test_arguments_lie_in_the_pool_s_memory(method, make_pool):
+    # A new pool: where tasks have written to what they got, it may be copied for the next ones.
+    seen = make_pool(1, method=method).apply(tasks.look_at_array, (numbers(),))
     permissions, path = seen["mapping"]
     assert path.startswith("/memfd:") and permissions == "rw-p"
 
@@ -327,7 +355,7 @@ def test_memory_is_given_back(make_pool):
 def mapped_pages():
     """Bytes of shared memory that exist, whoever maps them."""
     total = 0
-    for line in open("/proc/self/smaps"):
+    for line in Path("/proc/self/smaps").read_text().splitlines():
         if line.startswith("Pss:"):
             total += int(line.split()[1]) * 1024
     return total
@@ -344,7 +372,7 @@ def test_workers_may_keep_their_arguments(make_pool, method):
     pool = make_pool(1, method=method)
     for n in range(10):
         pool.apply(tasks.keep, (np.full(MANY, n, dtype="f8"),))
-    for n in range(50):
+    for _ in range(50):
         # What was given back is used again.
         pool.apply(tasks.write_all, (np.full(MANY, -5.0), -6.0))
     assert pool.apply(tasks.kept_total)[1] == [float(n * MANY) for n in range(10)]
@@ -355,7 +383,7 @@ def test_workers_may_keep_parts_of_their_arguments(make_pool):
     for n in range(5):
         pool.apply(keep_part, (np.full(MANY, n, dtype="f8"),))
     pool.map(keep_part, [np.full(MANY, n, dtype="f8") for n in range(5, 10)], 2)
-    for n in range(50):
+    for _ in range(50):
         pool.apply(tasks.write_all, (np.full(MANY, -5.0), -6.0))
     assert pool.apply(tasks.kept_total)[1] == [float(n * 10) for n in range(10)]
 
@@ -367,7 +395,7 @@ def keep_part(array):
 def test_workers_may_keep_what_they_return(make_pool):
     pool = make_pool(1)
     first = pool.apply(keep_and_return, (MANY, 1.0))
-    for n in range(20):
+    for _n in range(20):
         pool.apply(tasks.make_array, (MANY, -1.0))
     assert pool.apply(tasks.kept_total)[1] == [float(MANY)]
     assert first.sum() == float(MANY)
@@ -390,7 +418,7 @@ def test_a_generator_in_a_worker_keeps_its_argument(make_pool):
     """Something else than a list: a thread that goes on after the task."""
     pool = make_pool(1)
     pool.apply(start_reader, (np.full(MANY, 2.0),))
-    for n in range(50):
+    for _n in range(50):
         pool.apply(tasks.write_all, (np.full(MANY, -5.0), -6.0))
     assert pool.apply(read_results) == [2.0 * MANY]
 
@@ -450,7 +478,12 @@ def test_bytes(shared_pool, kind, size):
     value = kind(i % 251 for i in range(size))
     got = shared_pool.apply(tasks.identity, (value,))
     assert type(got) is kind and got == value
-    assert shared_pool.apply(tasks.describe_buffer, (value,)) == (kind.__name__, size, bytes(value[:3]), bytes(value[-3:]))
+    assert shared_pool.apply(tasks.describe_buffer, (value,)) == (
+        kind.__name__,
+        size,
+        bytes(value[:3]),
+        bytes(value[-3:]),
+    )
     assert shared_pool.map(len, [value] * 5) == [size] * 5
 
 
@@ -547,7 +580,8 @@ def test_empty_is_in_the_pool_s_memory(make_pool, method):
 
 @pytest.mark.ours
 @pytest.mark.parametrize(
-    "call", [lambda p: p.empty(-1), lambda p: p.empty((5, -1)), lambda p: p.empty(5, object), lambda p: p.empty("a")]
+    "call",
+    [lambda p: p.empty(-1), lambda p: p.empty((5, -1)), lambda p: p.empty(5, object), lambda p: p.empty("a")],
 )
 def test_empty_of_nonsense(fork_pool, call):
     with pytest.raises((ValueError, TypeError)):
@@ -573,7 +607,8 @@ def test_share(shared_pool):
 
 
 @pytest.mark.ours
-def test_slices_of_shared_arrays(shared_pool):
+def test_slices_of_shared_arrays(make_pool, method):
+    shared_pool = make_pool(2, method=method)
     shared = shared_pool.share(np.arange(400_000.0).reshape(400, 1000))
     parts = [shared[n : n + 100] for n in range(0, 400, 100)]
     assert shared_pool.map(tasks.total, parts) == [float(part.sum()) for part in parts]
@@ -635,7 +670,7 @@ def test_shared_arrays_of_another_pool():
 @pytest.mark.ours
 def test_results_are_arguments_again(shared_pool):
     array = shared_pool.apply(tasks.make_array, (MANY, 0.0))
-    for n in range(20):
+    for _n in range(20):
         array = shared_pool.apply(tasks.add_one, (array,))
     assert array.sum() == 20.0 * MANY
 
@@ -696,10 +731,8 @@ def test_a_dead_worker_gives_back_its_memory(make_pool):
     pool = make_pool(1)
     for _ in range(6):
         pool.apply(empty_fill_and_keep, (1.0,))
-        try:
+        with contextlib.suppress(Exception):
             pool.apply(tasks.killed, (signal.SIGKILL,))
-        except Exception:
-            pass
     assert pool.apply(tasks.make_array, (MANY, 1.0)).sum() == MANY
 
 

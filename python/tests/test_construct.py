@@ -52,7 +52,7 @@ def test_positional_arguments():
 
 @pytest.mark.parametrize("count", [0, -1, -100])
 def test_too_few_processes(count):
-    with pytest.raises(ValueError, match="^Number of processes must be at least 1$"):
+    with pytest.raises(ValueError, match=r"^Number of processes must be at least 1$"):
         Pool(count)
 
 
@@ -64,13 +64,13 @@ def test_processes_of_another_type(count):
 
 @pytest.mark.parametrize("limit", [0, -1, 0.5, "12", 1.0])
 def test_bad_maxtasksperchild(limit):
-    with pytest.raises(ValueError, match="^maxtasksperchild must be a positive int or None$"):
+    with pytest.raises(ValueError, match=r"^maxtasksperchild must be a positive int or None$"):
         Pool(1, maxtasksperchild=limit)
 
 
 @pytest.mark.parametrize("initializer", [5, "print", [print]])
 def test_initializer_must_be_callable(initializer):
-    with pytest.raises(TypeError, match="^initializer must be a callable$"):
+    with pytest.raises(TypeError, match=r"^initializer must be a callable$"):
         Pool(1, initializer)
 
 

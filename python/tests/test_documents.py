@@ -1,5 +1,6 @@
 """The examples, and the programs in what is to be read, run as they stand."""
 
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,15 @@ if not EXAMPLES.is_dir():
 
 
 def run(path, *args):
-    done = subprocess.run([sys.executable, str(path), *map(str, args)], capture_output=True, text=True, timeout=50)
+    # A print without a buffer is several writes, which those of other processes come between.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, str(path), *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout.splitlines()
@@ -56,7 +65,14 @@ def test_standardize():
 
 
 def test_faults():
-    assert run(EXAMPLES / "faults.py") == ["1 1.0", "2 0.5", "3 was killed by SIGKILL", "4 0.25", "5 0.2", "done"]
+    assert run(EXAMPLES / "faults.py") == [
+        "1 1.0",
+        "2 0.5",
+        "3 was killed by SIGKILL",
+        "4 0.25",
+        "5 0.2",
+        "done",
+    ]
 
 
 def test_wordfreq(tmp_path):

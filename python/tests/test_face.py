@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import math
 import multiprocessing
 import os
@@ -52,8 +53,8 @@ def context(request):
     return multiprocessing.get_context(request.param)
 
 
-def test_names_and_numbers(context):
-    multiprocessing.process._process_counter = iter(range(1, 1000))
+def test_names_and_numbers(context, monkeypatch):
+    monkeypatch.setattr(multiprocessing.process, "_process_counter", itertools.count(1))
     with Pool(2, context=context) as pool:
         kind = type(pool._pool[0]).__name__.replace("Process", "PoolWorker")
         assert [worker.name for worker in pool._pool] == [f"{kind}-1", f"{kind}-2"]

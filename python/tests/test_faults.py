@@ -1,5 +1,6 @@
 """Workers that die: in single calls, in chunks, in initializers; and being tried again."""
 
+import contextlib
 import itertools
 import os
 import pickle
@@ -20,7 +21,9 @@ if support.OURS:
 SQUARES = [n * n for n in range(40)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT, signal.SIGBUS])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT, signal.SIGBUS]
+)
 def test_a_worker_that_is_killed_fails_its_call(method, make_pool, number):
     pool = make_pool(2, method=method)
     pids = {worker.pid for worker in pool._pool}
@@ -109,7 +112,9 @@ def test_an_idle_worker_that_is_killed_costs_nothing(method, make_pool):
         victim = pool._pool[0].pid
         os.kill(victim, signal.SIGKILL)
         assert pool.map(tasks.square, range(40)) == SQUARES
-        assert support.eventually(lambda: victim not in {worker.pid for worker in list(pool._pool)})
+        assert support.eventually(
+            lambda victim=victim: victim not in {worker.pid for worker in list(pool._pool)}
+        )
 
 
 def test_all_workers_killed_at_once(method, make_pool):
@@ -221,10 +226,8 @@ def test_workers_are_killed_from_outside_all_the_time(make_pool):
                 return
             workers = list(pool._pool)
             if workers:
-                try:
+                with contextlib.suppress(ProcessLookupError, TypeError):
                     os.kill(workers[n % len(workers)].pid, signal.SIGKILL)
-                except (ProcessLookupError, TypeError):
-                    pass
 
     thread = threading.Thread(target=storm)
     thread.start()

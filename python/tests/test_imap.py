@@ -1,5 +1,6 @@
 """Iterators: order, laziness, bounds, and being left half way."""
 
+import contextlib
 import gc
 import itertools
 import multiprocessing
@@ -34,10 +35,8 @@ def test_next_with_a_timeout(shared_pool, name):
     assert caught.value.args == ()
     got = []
     while len(got) < 3:
-        try:
+        with contextlib.suppress(multiprocessing.TimeoutError):
             got.append(iterator.next(timeout=0.05))
-        except multiprocessing.TimeoutError:
-            pass
     assert sorted(got) == [1, 2, 3]
     with pytest.raises(StopIteration):
         iterator.next(1)
@@ -113,7 +112,7 @@ def test_several_iterators_by_turns(shared_pool, name):
     iterators = [getattr(shared_pool, name)(tasks.square, range(n, n + 50)) for n in range(5)]
     got = [[] for _ in iterators]
     for _ in range(50):
-        for values, iterator in zip(got, iterators):
+        for values, iterator in zip(got, iterators, strict=True):
             values.append(next(iterator))
     assert [sorted(values) for values in got] == [[m * m for m in range(n, n + 50)] for n in range(5)]
 
@@ -163,8 +162,7 @@ def test_endless_input_is_read_in_bounds(make_pool, name):
     most = 0
 
     def source():
-        for n in taken:
-            yield n
+        yield from taken
 
     iterator = getattr(pool, name)(tasks.identity, source())
     got = [next(iterator) for _ in range(1000)]
@@ -203,8 +201,12 @@ def test_buffersize(make_pool, name, size):
 @BOTH
 def test_buffersize_with_chunks(make_pool, name):
     pool = make_pool(2)
-    assert sorted(getattr(pool, name)(tasks.square, range(100), chunksize=7, buffersize=20)) == [n * n for n in range(100)]
-    assert sorted(getattr(pool, name)(tasks.square, range(100), chunksize=20, buffersize=7)) == [n * n for n in range(100)]
+    assert sorted(getattr(pool, name)(tasks.square, range(100), chunksize=7, buffersize=20)) == [
+        n * n for n in range(100)
+    ]
+    assert sorted(getattr(pool, name)(tasks.square, range(100), chunksize=20, buffersize=7)) == [
+        n * n for n in range(100)
+    ]
 
 
 @pytest.mark.ours
@@ -344,9 +346,11 @@ def test_generators_of_dropped_iterators_are_closed(make_pool, name):
 @BOTH
 def test_a_broken_loop_and_the_with_statement(name):
     with make(2) as pool:
+        got = []
         for value in getattr(pool, name)(tasks.square, range(1000)):
+            got.append(value)
             break
-    assert value >= 0
+    assert got[0] >= 0
 
 
 @BOTH

@@ -40,7 +40,11 @@ def test_the_rest_of_multiprocessing_can_be_imported():
     """A program that changes `import multiprocessing` to `import ringpool as multiprocessing` goes on."""
     import ringpool
 
-    missing = [name for name in multiprocessing.__all__ if not hasattr(ringpool, name) and name not in {"context", "reducer", "set_forkserver_preload"}]
+    missing = [
+        name
+        for name in multiprocessing.__all__
+        if not hasattr(ringpool, name) and name not in {"context", "reducer", "set_forkserver_preload"}
+    ]
     assert missing == []
     assert ringpool.cpu_count is multiprocessing.cpu_count
     assert ringpool.Process is multiprocessing.Process
@@ -77,7 +81,10 @@ def test_signatures_are_multiprocessing_s():
         for parameter in theirs:
             assert ours[parameter].default == theirs[parameter].default, (name, parameter)
         for parameter in list(ours)[len(theirs) :]:
-            assert ours[parameter].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            assert ours[parameter].kind in (
+                inspect.Parameter.KEYWORD_ONLY,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            )
             assert ours[parameter].default is not inspect.Parameter.empty
 
 
@@ -144,7 +151,9 @@ def test_workers_are_active_children(make_pool):
     assert {worker.pid for worker in pool._pool} <= {child.pid for child in multiprocessing.active_children()}
     pool.terminate()
     pool.join()
-    assert not {worker.pid for worker in pool._pool} & {child.pid for child in multiprocessing.active_children()}
+    assert not {worker.pid for worker in pool._pool} & {
+        child.pid for child in multiprocessing.active_children()
+    }
 
 
 # Subclasses
@@ -316,8 +325,6 @@ def use_manager(found, lock, queue, value):
 
 
 def test_logging_through_a_queue(method, make_pool):
-    import logging
-    import logging.handlers
 
     queue = multiprocessing.get_context(method).Queue()
     pool = make_pool(2, start_logging, (queue,), method=method)

@@ -1,5 +1,6 @@
 """close, terminate, join, with, and what happens when nobody says good-bye."""
 
+import contextlib
 import copy
 import gc
 import multiprocessing
@@ -77,7 +78,7 @@ def test_ends_return_none(make_pool):
 
 def test_join_while_running(make_pool):
     pool = make_pool(1)
-    with pytest.raises(ValueError, match="^Pool is still running$"):
+    with pytest.raises(ValueError, match=r"^Pool is still running$"):
         pool.join()
     assert pool.apply(tasks.square, (2,)) == 4
 
@@ -197,16 +198,15 @@ def test_with_terminates(shared_free_pool):
     with pool as entered:
         assert entered is pool
         pool.apply_async(tasks.nap, (300,))
-    with pytest.raises(ValueError, match="^Pool not running$"):
+    with pytest.raises(ValueError, match=r"^Pool not running$"):
         pool.apply(tasks.square, (1,))
     pool.join()
 
 
 def test_with_terminates_after_an_error():
-    with pytest.raises(LookupError):
-        with make(1) as pool:
-            pool.apply_async(tasks.nap, (300,))
-            raise LookupError
+    with pytest.raises(LookupError), make(1) as pool:
+        pool.apply_async(tasks.nap, (300,))
+        raise LookupError
     pool.join()
 
 
@@ -214,9 +214,8 @@ def test_with_terminates_after_an_error():
 def test_with_a_pool_that_has_ended(make_pool, end):
     pool = make_pool(1)
     getattr(pool, end)()
-    with pytest.raises(ValueError, match="^Pool not running$"):
-        with pool:
-            pass
+    with pytest.raises(ValueError, match=r"^Pool not running$"), pool:
+        pass
     pool.join()
 
 
@@ -245,17 +244,15 @@ def test_repr(make_pool):
 
 def test_repr_of_a_pool_that_could_not_start():
     pool = Pool.__new__(Pool)
-    try:
+    with contextlib.suppress(ValueError):
         pool.__init__(0)
-    except ValueError:
-        pass
     del pool
     gc.collect()
 
 
 def test_pools_do_not_pickle(make_pool):
     pool = make_pool(1)
-    text = "^pool objects cannot be passed between processes or pickled$"
+    text = r"^pool objects cannot be passed between processes or pickled$"
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(NotImplementedError, match=text):
             attempt(pool)
@@ -382,7 +379,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["open", "busy", "exit", "raise", "os_exit", "waiting", "iterating", "global", "closed"])
+@pytest.mark.parametrize(
+    "how", ["open", "busy", "exit", "raise", "os_exit", "waiting", "iterating", "global", "closed"]
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_programs_end_though_a_pool_is_open(tmp_path, how, method):
     if how == "os_exit" and not support.OURS:
@@ -437,7 +436,7 @@ if __name__ == "__main__":
 @pytest.mark.ours
 def test_programs_end_while_daemon_threads_use_the_pool(tmp_path):
     for _ in range(5):
-        code, out, err = run(tmp_path / "program.py", DAEMON_THREADS, seconds=30)
+        code, _out, err = run(tmp_path / "program.py", DAEMON_THREADS, seconds=30)
         assert code == 0, err
         assert "panick" not in err and "Fatal" not in err
 

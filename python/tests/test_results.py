@@ -78,7 +78,7 @@ def test_timeouts_that_are_huge(fork_pool):
 def test_ready_and_successful(shared_pool):
     result = shared_pool.apply_async(tasks.nap, (0.3,))
     assert result.ready() is False
-    with pytest.raises(ValueError, match="not ready$") as caught:
+    with pytest.raises(ValueError, match=r"not ready$") as caught:
         result.successful()
     assert repr(result) in str(caught.value)
     result.wait()
@@ -92,7 +92,7 @@ def test_ready_and_successful(shared_pool):
 
 def test_successful_of_maps(fork_pool):
     result = fork_pool.map_async(tasks.nap, [0.3], 1)
-    with pytest.raises(ValueError, match="not ready$"):
+    with pytest.raises(ValueError, match=r"not ready$"):
         result.successful()
     result.wait()
     assert result.successful() is True
@@ -243,7 +243,10 @@ def test_an_error_callback_of_a_map_is_called_once_at_the_end(fork_pool, tmp_pat
     wrong = []
     path = tmp_path / "runs"
     result = fork_pool.starmap_async(
-        note_and_fail, [(str(path), n) for n in range(10)], 1, error_callback=lambda e: wrong.append((e, path.read_text().count("\n")))
+        note_and_fail,
+        [(str(path), n) for n in range(10)],
+        1,
+        error_callback=lambda e: wrong.append((e, path.read_text().count("\n"))),
     )
     result.wait()
     assert len(wrong) == 1

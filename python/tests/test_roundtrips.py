@@ -20,7 +20,12 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 settings.register_profile(
-    "pool", deadline=None, max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+    "pool",
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
 )
 settings.load_profile("pool")
 
@@ -63,7 +68,9 @@ integers = st.one_of(
     st.integers(-(2**3000), 2**3000),
     st.sampled_from([2**n + k for n in (7, 8, 15, 16, 31, 32, 63, 64, 127) for k in (-1, 0, 1)]),
 )
-floats = st.one_of(st.floats(), st.sampled_from([0.0, -0.0, math.inf, -math.inf, math.nan, 5e-324, 1.7976931348623157e308]))
+floats = st.one_of(
+    st.floats(), st.sampled_from([0.0, -0.0, math.inf, -math.inf, math.nan, 5e-324, 1.7976931348623157e308])
+)
 texts = st.one_of(
     st.text(),
     st.text(st.characters(codec=None, categories=None)),  # surrogates, too
@@ -98,7 +105,9 @@ leaves = st.one_of(
     st.datetimes(timezones=st.just(datetime.UTC)),
     st.timedeltas(),
     st.uuids(),
-    st.sampled_from([Ellipsis, NotImplemented, int, dict, len, Point, Flags.A | Flags.B, range(5), slice(1, None, 2)]),
+    st.sampled_from(
+        [Ellipsis, NotImplemented, int, dict, len, Point, Flags.A | Flags.B, range(5), slice(1, None, 2)]
+    ),
     st.just(pathlib.PurePosixPath("a/b")),
 )
 values = st.recursive(
@@ -132,15 +141,17 @@ def same(left, right, pairs=None):
     if isinstance(left, complex):
         return same(left.real, right.real) and same(left.imag, right.imag)
     if isinstance(left, (list, tuple, collections.deque)):
-        return len(left) == len(right) and all(same(a, b, pairs) for a, b in zip(left, right))
+        return len(left) == len(right) and all(same(a, b, pairs) for a, b in zip(left, right, strict=True))
     if isinstance(left, dict):
         return len(left) == len(right) and all(
-            same(a, b, pairs) and same(left[a], right[b], pairs) for a, b in zip(left, right)
+            same(a, b, pairs) and same(left[a], right[b], pairs) for a, b in zip(left, right, strict=True)
         )
     if isinstance(left, (set, frozenset)):
         return left == right and sorted(map(repr, left)) == sorted(map(repr, right))
     if dataclasses.is_dataclass(left) and not isinstance(left, type):
-        return all(same(getattr(left, f.name), getattr(right, f.name), pairs) for f in dataclasses.fields(left))
+        return all(
+            same(getattr(left, f.name), getattr(right, f.name), pairs) for f in dataclasses.fields(left)
+        )
     return left == right
 
 
@@ -174,15 +185,21 @@ def test_maps(fork_pool, items, chunksize):
     items = [item for item in items if tame(item)]
     got = fork_pool.map(tasks.identity, items, chunksize)
     assert type(got) is list and len(got) == len(items)
-    assert all(same(a, b) for a, b in zip(items, got))
+    assert all(same(a, b) for a, b in zip(items, got, strict=True))
 
 
-@given(items=st.lists(values, max_size=6), name=st.sampled_from(["imap", "imap_unordered"]), chunksize=st.integers(1, 4))
+@given(
+    items=st.lists(values, max_size=6),
+    name=st.sampled_from(["imap", "imap_unordered"]),
+    chunksize=st.integers(1, 4),
+)
 def test_iterators(fork_pool, items, name, chunksize):
     items = [item for item in items if tame(item)]
-    got = sorted(getattr(fork_pool, name)(tasks.identity, list(enumerate(items)), chunksize), key=lambda pair: pair[0])
+    got = sorted(
+        getattr(fork_pool, name)(tasks.identity, list(enumerate(items)), chunksize), key=lambda pair: pair[0]
+    )
     assert [n for n, _ in got] == list(range(len(items)))
-    assert all(same(a, b) for a, (_, b) in zip(items, got))
+    assert all(same(a, b) for a, (_, b) in zip(items, got, strict=True))
 
 
 @given(args=st.lists(values, max_size=4), kwds=st.dictionaries(texts, values, max_size=3))
@@ -192,15 +209,22 @@ def test_arguments_by_position_and_by_name(fork_pool, args, kwds):
     assert same((tuple(args), kwds), got)
 
 
-@given(items=st.lists(st.one_of(integers, floats, texts, st.binary(), st.booleans(), st.none()), max_size=300))
+@given(
+    items=st.lists(st.one_of(integers, floats, texts, st.binary(), st.booleans(), st.none()), max_size=300)
+)
 def test_maps_of_plain_values(fork_pool, items):
     got = fork_pool.map(tasks.identity, items)
-    assert len(got) == len(items) and all(same(a, b) for a, b in zip(items, got))
+    assert len(got) == len(items) and all(same(a, b) for a, b in zip(items, got, strict=True))
     results = [fork_pool.apply_async(tasks.identity, (item,)) for item in items[:30]]
-    assert all(same(a, r.get()) for a, r in zip(items, results))
+    assert all(same(a, r.get()) for a, r in zip(items, results, strict=True))
 
 
-@given(start=integers, step=st.integers(-(2**65), 2**65).filter(bool), count=st.integers(0, 40), chunksize=st.sampled_from([None, 1, 7]))
+@given(
+    start=integers,
+    step=st.integers(-(2**65), 2**65).filter(bool),
+    count=st.integers(0, 40),
+    chunksize=st.sampled_from([None, 1, 7]),
+)
 def test_ranges(fork_pool, start, step, count, chunksize):
     items = range(start, start + step * count, step)
     assert fork_pool.map(tasks.identity, items, chunksize) == list(items)
