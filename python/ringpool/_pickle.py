@@ -13,9 +13,14 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 __all__ = [
     "MainModule",
@@ -55,7 +60,7 @@ class _File:
 class _Encoder:
     """A pickler that is used again and again by one thread."""
 
-    __slots__ = ("beside", "chunks", "clear_memo", "dump", "of_copyreg", "of_reducers")
+    __slots__ = ("beside", "chunks", "clear_memo", "dump", "knows_arrays", "of_copyreg", "of_reducers", "table")
 
     def __init__(self) -> None:
         self.chunks: list[Any] = []
@@ -68,13 +73,16 @@ class _Encoder:
             5,
             buffer_callback=self.beside.append,
         )
-        pickler.dispatch_table = {
-            memoryview: _reduce_memoryview,
-            **self.of_copyreg,
-            **self.of_reducers,
-        }
+        self.table = pickler.dispatch_table = _reducers_beside(self.of_copyreg, self.of_reducers)
+        self.knows_arrays = False
         self.dump = pickler.dump
         self.clear_memo = pickler.clear_memo
+
+    def learn_arrays(self) -> None:
+        """What numpy is there for, from when it is there; but a reducer that somebody registered stays."""
+        for kind, reduce in _reducers_of_numpy().items():
+            self.knows_arrays = True
+            self.table.setdefault(kind, reduce)
 
 
 class _Encoders(threading.local):
@@ -85,6 +93,50 @@ class _Encoders(threading.local):
 
 
 _encoders = _Encoders()
+
+
+def _reducers_beside(*registered: Mapping[type, Any]) -> dict[type, Any]:
+    """What has been registered, and our own reducers for what nobody has registered one for."""
+    table: dict[type, Any] = {memoryview: _reduce_memoryview, **_reducers_of_numpy()}
+    for reducers in registered:
+        table.update(reducers)
+    return table
+
+
+def _reducers_of_numpy() -> dict[type, Any]:
+    """Nothing while the program has not imported numpy, or is about to."""
+    array = getattr(sys.modules.get("numpy"), "ndarray", None)
+    return {} if array is None else {array: _reduce_array}
+
+
+def _reduce_array(array: Array) -> Any:
+    """Like numpy's own, but an array that may not be written to here is writable where it arrives.
+
+    Earlier protocols copy, so that all arrays arrive writable, and programs count on it.
+    """
+    flags = array.flags
+    if flags.writeable or not flags.forc or array.dtype.hasobject or not array.dtype.itemsize:
+        return array.__reduce_ex__(5)
+    try:
+        # Of arrays of more than one dimension, the items as they lie in memory.
+        data = pickle.PickleBuffer(array if flags.c_contiguous else array.T)
+    except (BufferError, ValueError):
+        # Of a type that buffers do not know; it is copied.
+        return array.__reduce_ex__(5)
+    return _thawed, (data, array.dtype, array.shape, "C" if flags.c_contiguous else "F")
+
+
+def _thawed(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"]) -> Array:
+    """The array of `_reduce_array`, over the same memory if that is writable but for its view."""
+    import numpy as np
+
+    view = memoryview(data)
+    if view.readonly:
+        # A buffer beside the stream is the receiver's own; the pickler noted that the sender's was not
+        # to be written to, and so the unpickler gives a view that is not.
+        beneath = memoryview(view.obj) if view.obj is not None else view
+        view = memoryview(bytearray(view)) if beneath.readonly or beneath.nbytes != view.nbytes else beneath
+    return np.ndarray(shape, dtype, view, order=order)
 
 
 def _reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
@@ -117,6 +169,8 @@ def dump_chunks(obj: object, buffers: list[pickle.PickleBuffer]) -> list[Any]:
     encoder = free.pop() if free else _Encoder()
     if encoder.of_reducers != _reducers or encoder.of_copyreg != _of_copyreg:
         encoder = _Encoder()
+    if not encoder.knows_arrays and "numpy" in sys.modules:
+        encoder.learn_arrays()
     chunks = encoder.chunks
     beside = encoder.beside
     try:
@@ -209,6 +263,7 @@ class _ByReference(ForkingPickler):
 
     def __init__(self, file: Any, main: MainModule) -> None:
         super().__init__(file, 5)
+        self.dispatch_table = _reducers_beside(self.dispatch_table)
         self._main = main
 
     def reducer_override(self, value: Any) -> Any:
@@ -226,11 +281,7 @@ def _by_value(value: object, buffers: list[pickle.PickleBuffer] | None = None) -
     written: list[Any] = []
     callback = None if buffers is None else buffers.append
     pickler = CloudPickler(_File(written.append), 5, buffer_callback=callback)
-    pickler.dispatch_table = {
-        memoryview: _reduce_memoryview,
-        **pickler.dispatch_table,
-        **_reducers,
-    }
+    pickler.dispatch_table = _reducers_beside(pickler.dispatch_table, _reducers)
     pickler.dump(value)
     return b"".join(written)
 
