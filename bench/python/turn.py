@@ -64,7 +64,7 @@ def warm(pool):
 
 
 def timed(work, least=3, seconds=0.5):
-    """The median time of `work()` in nanoseconds, after one for nothing; at least so many, for about so long."""
+    """The median time of `work()` in nanoseconds, after one for nothing, of at least `least`."""
     work()
     times = []
     end = CLOCK() + int(seconds * 1e9)

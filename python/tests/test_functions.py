@@ -39,7 +39,7 @@ def test_a_replaced_worker_gets_the_function_too(make_pool, tmp_path):
 
 
 def test_each_call_has_its_own_copy_of_a_callable_object(shared_pool):
-    """As with multiprocessing, which pickles it each time: what a task changes in it, the next does not see."""
+    """As with multiprocessing, which pickles it with each task: what one changes in it, no other sees."""
     counter = Counter()
     assert [shared_pool.apply(counter) for _ in range(6)] == [1] * 6
     assert shared_pool.map(counter, range(6), 1) == [1] * 6
@@ -140,7 +140,7 @@ def test_lambdas_and_closures(tmp_path, method):
 @with_cloudpickle
 def test_lambdas_as_arguments(shared_pool):
     assert shared_pool.apply(call, (lambda n: n + 1, 5)) == 6
-    assert shared_pool.map(call_with_five, [lambda n, k=k: n + k for k in range(3)]) == [7, 7, 7]
+    assert shared_pool.map(call_with_five, [lambda n, k=k: n + k for k in range(3)]) == [5, 6, 7]
 
 
 def call(function, *args):

@@ -333,6 +333,22 @@ def test_results_that_are_dropped_are_run_all_the_same(make_pool, tmp_path):
     assert len(path.read_text().split()) == 20
 
 
+FLUSHED = """
+import support
+if __name__ == "__main__":
+    with support.make(3) as pool:
+        pool.map(print, [f"line {n}" for n in range(30)], 1)
+"""
+
+
+@pytest.mark.ours
+def test_terminate_lets_idle_workers_flush(tmp_path):
+    """What a worker has printed comes out, if it has nothing to do when the pool ends."""
+    code, out, err = run(tmp_path / "program.py", FLUSHED, env={"PYTHONUNBUFFERED": ""})
+    assert code == 0, err
+    assert sorted(out.splitlines()) == sorted(f"line {n}" for n in range(30))
+
+
 # The end of the program
 
 EXITS = """
