@@ -193,6 +193,16 @@ impl<'r, 'g> ChunkWriter<'r, 'g> {
         Ok(())
     }
 
+    /// Adds an item with these bytes, which are at most [`SHORT`]; more become a failure.
+    #[inline]
+    pub(crate) fn push_short(&mut self, bytes: &[u8]) {
+        let written = match bytes.len() {
+            0..=SHORT => self.push_flat(bytes),
+            len => Err(Error::payload(format!("{len} bytes are not short"))),
+        };
+        self.pushed(written);
+    }
+
     fn push_archive(
         &mut self,
         put: impl FnOnce(Span, usize, &mut dyn Grow) -> Result<(Span, usize)>,

@@ -1,12 +1,12 @@
 //! What workers send back, as a client sees it.
 
-use crate::codec::{Answer, Decoder, Fetch};
+use crate::codec::{Answer, Decoder, FORWARD, Fetch, NUMPY_FLOAT, NUMPY_INT};
 use crate::memory::View;
 use crate::pickle::Pickle;
 use engine::raw::{Bytes, Private};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyByteArray;
+use pyo3::types::{PyByteArray, PyBytes, PyList};
 use std::sync::Arc;
 
 /// Finds what lies behind a value.
@@ -15,8 +15,12 @@ struct Behind<'a> {
     local: &'a mut dyn FnMut(Python<'_>, u64) -> PyErr,
 }
 
+#[cold]
+fn damaged() -> PyErr {
+    PyRuntimeError::new_err("a message between the pool's processes is damaged")
+}
+
 fn span(bytes: &[u8], offset: u64, len: u64) -> PyResult<std::ops::Range<usize>> {
-    let damaged = || PyRuntimeError::new_err("a message between the pool's processes is damaged");
     let end = offset.checked_add(len).filter(|&end| end <= bytes.len() as u64).ok_or_else(damaged)?;
     Ok(offset as usize..end as usize)
 }
@@ -49,7 +53,12 @@ pub(crate) fn read<'py>(
     local: &mut dyn FnMut(Python<'_>, u64) -> PyErr,
 ) -> PyResult<Bound<'py, PyAny>> {
     let mut fetch = Behind { bytes, local };
-    match (Decoder { pickle, bytes, fetch: &mut fetch }).answer(py)? {
+    let mut rest: &[u8] = bytes;
+    if let [FORWARD, place @ ..] = rest {
+        let place = place.first_chunk().map_or(usize::MAX, |place| u64::from_ne_bytes(*place) as usize);
+        rest = bytes.get(place..).ok_or_else(damaged)?;
+    }
+    match (Decoder { pickle, bytes: rest, fetch: &mut fetch }).answer(py)? {
         Answer::Value(value) => Ok(value),
         Answer::Raised(error) => Err(error),
     }
@@ -69,7 +78,7 @@ impl Fetch for Nothing {
     }
 
     fn bytes(&mut self, _: u64, _: u64) -> PyResult<&[u8]> {
-        Err(PyRuntimeError::new_err("a message between the pool's processes is damaged"))
+        Err(damaged())
     }
 
     fn local(&mut self, py: Python<'_>, token: u64) -> PyErr {
@@ -84,4 +93,24 @@ pub(crate) fn read_short<'py>(py: Python<'py>, pickle: &Pickle, bytes: &[u8]) ->
         Answer::Value(value) => Ok(value),
         Answer::Raised(error) => Err(error),
     }
+}
+
+/// Values of numpy that lie side by side, each with its tag: as many as there are of one kind. `None` if that is not
+/// worth it.
+pub(crate) fn read_numbers<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Option<Bound<'py, PyList>>> {
+    const LEAST: usize = 16;
+    let (items, _) = bytes.as_chunks::<9>();
+    let (name, tag) = match items.first() {
+        Some([NUMPY_INT, ..]) => ("int64", NUMPY_INT),
+        Some([NUMPY_FLOAT, ..]) => ("float64", NUMPY_FLOAT),
+        _ => return Ok(None),
+    };
+    let count = items.iter().position(|item| item[0] != tag).unwrap_or(items.len());
+    if count < LEAST {
+        return Ok(None);
+    }
+    let plain: Vec<u8> = items[..count].iter().flat_map(|item| &item[1..]).copied().collect();
+    let numpy = PyModule::import(py, "numpy")?;
+    let array = numpy.getattr("frombuffer")?.call1((PyBytes::new(py, &plain), name))?;
+    Ok(Some(py.get_type::<PyList>().call1((array,))?.cast_into()?))
 }

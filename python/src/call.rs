@@ -1,4 +1,4 @@
-//! What a worker is to do: one call, as bytes.
+//! What a worker is to do: one call, or those of a chunk, as bytes.
 //!
 //! ```text
 //! number of the function (5) | place of its definition (4) | kind (1) | what the kind says
@@ -18,14 +18,17 @@ pub(crate) const CALL: u8 = 0;
 pub(crate) const ITEM: u8 = 1;
 /// A value: all arguments.
 pub(crate) const STAR: u8 = 2;
-/// Index (4), count (4), number (8), offset (8) and length (8) of a sequence in the pool's buffer memory, and which of
-/// so many items is the one argument. The number tells it from others that were in the same place.
-pub(crate) const OF_MANY: u8 = 3;
-/// The same for all arguments.
-pub(crate) const STAR_OF_MANY: u8 = 4;
+/// Values, one for each item of a chunk.
+pub(crate) const EACH: u8 = 3;
+/// A value: a sequence of the items of a chunk.
+pub(crate) const MANY: u8 = 4;
+/// Start (8) and step (8): the items of a chunk are numbers.
+pub(crate) const NUMBERS: u8 = 7;
+/// In addition to `EACH` and `MANY`: each item holds all arguments.
+pub(crate) const STARRED: u8 = 0x80;
 /// A token (8): the worker sends it back. The client knows what went wrong.
 pub(crate) const ECHO: u8 = 5;
-/// Two values: a tuple of arguments, and a mapping of named ones.
+/// A value: a tuple of a tuple of arguments and a mapping of named ones.
 pub(crate) const CALL_NAMED: u8 = 6;
 
 /// Bytes in front of what the kind says.
@@ -74,9 +77,9 @@ impl Message {
         let mut store = ClientStore::new(&engine.hasty, &engine.memories);
         let mut encoder =
             Encoder { pickle: &engine.pickle, out: &mut message.bytes, store: &mut store };
-        encoder.arguments(args)?;
-        if let Some(kwds) = kwds {
-            encoder.value(kwds)?;
+        match kwds {
+            None => encoder.arguments(args)?,
+            Some(kwds) => encoder.named_arguments(args, kwds)?,
         }
         message.keep = store.keep;
         message.keep_definition(definition);

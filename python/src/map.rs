@@ -1,21 +1,25 @@
 //! Maps: items in chunks, results in a list.
 
 use crate::answer;
-use crate::call::{HEAD, ITEM, OF_MANY, STAR, STAR_OF_MANY, head};
-use crate::codec::{Encoder, INT, Store};
+use crate::call::{EACH, HEAD, ITEM, MANY, NUMBERS, STAR, STARRED, head};
+use crate::codec::{Encoder, Store};
 use crate::pool::{Engine, Shared};
 use crate::error::to_py;
 use crate::function::Definition;
-use crate::memory::{ClientStore, patiently};
-use crate::overflow::{Items, Task, is_full};
+use crate::memory::ClientStore;
+use crate::overflow::{Chunk, Task, is_full};
 use crate::result::{self, ApplyResult, Callbacks, Work};
-use engine::raw::{Buffer, Bytes, Caller, MapFeed, MapPending, Results};
+use engine::raw::{Buffer, Caller, MapFeed, MapPending, Results};
 use engine::{Error, ErrorKind};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyRange};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Results that lie side by side have at most so many bytes.
+const SHORT: usize = 64;
 
 /// The result of `Pool.map_async` and `starmap_async`.
 #[pyclass(extends = ApplyResult, frozen, subclass, module = "ringpool.pool")]
@@ -45,79 +49,167 @@ impl MapResult {
 /// A map that was sent.
 pub(crate) struct Sent {
     pub pending: MapPending,
+    count: usize,
     chunksize: usize,
     pub shared: Arc<Shared>,
     name: String,
     /// What kept a chunk from being sent, and its first item.
     early: Mutex<Option<(usize, PyErr)>>,
+    come: Mutex<Come>,
+    /// Somebody makes objects of what has come.
+    reading: AtomicBool,
+}
+
+/// What has come of a map, as objects.
+#[derive(Default)]
+struct Come {
+    /// With places for all values.
+    list: Option<Py<PyList>>,
+    /// The exception of the first item that has one, as far as is known.
+    failed: Option<(usize, PyErr)>,
+}
+
+/// Reads what has come, and says when it is through.
+struct Reading<'a>(&'a AtomicBool);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl Sent {
+    /// Waits for some results, which can be read while others are made; or for all.
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
+        // A few times for a map, but not for each of many small chunks.
+        let some = self.count.div_ceil(self.chunksize) / 16;
+        self.pending.wait_for_some(some, Some(limit))
+    }
+
+    /// Makes objects of what has come; whether that is all.
+    pub(crate) fn read_some(&self, py: Python<'_>) -> PyResult<bool> {
+        let all = self.pending.ready(); // asked before what has come is taken
+        if self.reading.swap(true, Ordering::AcqRel) {
+            // Another thread does it, and may need the interpreter.
+            py.detach(|| std::thread::sleep(Duration::from_millis(1)));
+            return Ok(false);
+        }
+        let _reading = Reading(&self.reading);
+        for (first, results) in self.pending.take() {
+            self.read_part(py, first, &results)?;
+        }
+        Ok(all)
+    }
+
+    fn come(&self) -> MutexGuard<'_, Come> {
+        self.come.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The list, which nobody else knows yet.
+    fn list<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        if let Some(list) = &self.come().list {
+            return Ok(list.bind(py).clone());
+        }
+        // SAFETY: a new list, whose places are all filled before anybody sees it; should that end early, Python
+        // knows what to do with a list that has gaps.
+        let list = unsafe {
+            Bound::from_owned_ptr_or_err(py, pyo3::ffi::PyList_New(self.count as pyo3::ffi::Py_ssize_t))?
+        };
+        let list = list.cast_into::<PyList>()?;
+        // Not while it is made: that may run any code.
+        self.come().list = Some(list.clone().unbind());
+        Ok(list)
+    }
+
+    fn fail(&self, index: usize, error: PyErr) {
+        let mut come = self.come();
+        let is_first = come.failed.as_ref().is_none_or(|&(first, _)| index < first);
+        let other = if is_first { come.failed.replace((index, error)) } else { Some((index, error)) };
+        drop(come);
+        drop(other); // what it refers to may have code that comes here
+    }
+
+    /// All values, or the exception of the first item that has one. All have been read.
+    pub(crate) fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((first, error)) = early {
+            self.fail(first, error);
+        }
+        let list = self.list(py)?;
+        let come = std::mem::take(&mut *self.come());
+        match come.failed {
+            Some((_, error)) => Err(error),
+            None => Ok(list.into_any()),
+        }
+    }
+
+    /// The same for all of them at once.
     pub(crate) fn read<'py>(
         &self,
         py: Python<'py>,
         results: Result<Arc<Results>, Error>,
     ) -> PyResult<Bound<'py, PyAny>> {
         match results {
-            Ok(results) => self.gather(py, &results),
-            Err(error) => Err(to_py(py, &error, Some(&self.name))),
+            Ok(results) => self.read_part(py, 0, &results)?,
+            Err(error) => return Err(to_py(py, &error, Some(&self.name))),
         }
+        self.values(py)
     }
 
-    /// All values, or the exception of the first item that has one.
-    fn gather<'py>(&self, py: Python<'py>, results: &Results) -> PyResult<Bound<'py, PyAny>> {
-        let count = results.len();
-        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let stop = early.as_ref().map_or(count, |&(first, _)| first);
-        // SAFETY: a new list, whose places are all filled before anybody sees it; should that end early, Python
-        // knows what to do with a list that has gaps.
-        let list = unsafe {
-            Bound::from_owned_ptr_or_err(py, pyo3::ffi::PyList_New(count as pyo3::ffi::Py_ssize_t))?
-        };
+    /// Makes objects of the results of the items from `first` on.
+    fn read_part(&self, py: Python<'_>, first: usize, results: &Results) -> PyResult<()> {
+        let pickle = &self.shared.pickle;
+        let list = self.list(py)?;
         let mut index = 0;
-        while index < stop {
-            let run = results.run_len(index).max(1);
-            match results.run_at(index) {
-                Some(Ok((bytes, size))) if size > 0 && size <= 64 => {
-                    // Side by side, and too short for anything that lies behind.
-                    for item in bytes.chunks_exact(size).take(stop - index) {
-                        let value = answer::read_short(py, &self.shared.pickle, item)?;
-                        // SAFETY: within the list; it takes the reference.
-                        unsafe {
-                            let at = index as pyo3::ffi::Py_ssize_t;
-                            pyo3::ffi::PyList_SetItem(list.as_ptr(), at, value.into_ptr());
-                        }
-                        index += 1;
-                    }
-                    continue;
-                }
-                Some(Err(error)) => return Err(to_py(py, error, Some(&self.name))),
-                _ => {}
-            }
-            for _ in 0..run {
-                let bytes = match results.bytes(index) {
-                    Some(Ok(bytes)) => Arc::<Bytes>::new(bytes),
-                    Some(Err(error)) => return Err(to_py(py, error, Some(&self.name))),
-                    None => return Err(PyRuntimeError::new_err("a map has lost an item")),
-                };
-                let value = answer::read(py, &self.shared.pickle, &bytes, &mut answer::no_local)?;
-                // SAFETY: as above.
+        let put = |index: usize, value: PyResult<Bound<'_, PyAny>>| match value {
+            Ok(value) if first + index < self.count => {
+                // SAFETY: a place of the list, which takes the reference.
                 unsafe {
-                    let at = index as pyo3::ffi::Py_ssize_t;
+                    let at = (first + index) as pyo3::ffi::Py_ssize_t;
                     pyo3::ffi::PyList_SetItem(list.as_ptr(), at, value.into_ptr());
                 }
-                index += 1;
+            }
+            Ok(_) => {}
+            Err(error) => self.fail(first + index, error),
+        };
+        while index < results.len() {
+            match results.run_at(index) {
+                Some(Ok((bytes, size))) if size > 0 && size <= SHORT => {
+                    // Side by side, and too short for anything that lies behind.
+                    if size == 9
+                        && let Some(values) = answer::read_numbers(py, bytes)?
+                    {
+                        for value in values.iter() {
+                            put(index, Ok(value));
+                            index += 1;
+                        }
+                        continue;
+                    }
+                    for item in bytes.chunks_exact(size) {
+                        put(index, answer::read_short(py, pickle, item));
+                        index += 1;
+                    }
+                }
+                Some(Err(error)) => {
+                    for _ in 0..results.run_len(index).max(1) {
+                        put(index, Err(to_py(py, error, Some(&self.name))));
+                        index += 1;
+                    }
+                }
+                _ => {
+                    let value = match results.bytes(index) {
+                        Some(Ok(bytes)) => answer::read(py, pickle, &Arc::new(bytes), &mut answer::no_local),
+                        Some(Err(error)) => Err(to_py(py, error, Some(&self.name))),
+                        None => Err(PyRuntimeError::new_err("a map has lost an item")),
+                    };
+                    put(index, value);
+                    index += 1;
+                }
             }
         }
-        match early {
-            Some((_, error)) => Err(error),
-            None => Ok(list),
-        }
+        Ok(())
     }
 }
-
-/// Tells a sequence in the pool's memory from those that were there before.
-static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// A map on its way.
 struct Feeding<'a> {
@@ -129,12 +221,12 @@ struct Feeding<'a> {
 
 impl Feeding<'_> {
     /// Submits a chunk, or has it wait.
-    fn push(&self, first: usize, items: Items, mut keep: Vec<Arc<Buffer>>) {
+    fn push(&self, first: usize, chunk: Chunk, mut keep: Vec<Arc<Buffer>>) {
         if !self.definition.lasting {
             keep.push(self.definition.buffer.clone());
         }
         let tried = if self.engine.overflow.is_empty() {
-            items.push(&self.feed, first, &keep)
+            chunk.push(&self.feed, first, &keep)
         } else {
             Err(result::full())
         };
@@ -142,63 +234,44 @@ impl Feeding<'_> {
             Ok(()) => {}
             Err(error) if is_full(&error) => {
                 let feed = self.feed.clone();
-                self.engine.overflow.push(Task::Chunk { feed, first, items, keep });
+                self.engine.overflow.push(Task::Chunk { feed, first, chunk, keep });
             }
-            Err(error) => self.feed.fail(first, items.len(), error),
+            Err(error) => self.feed.fail(first, chunk.count, error),
         }
     }
 
-    /// The items of a sequence that need no pickle, each by itself; `None` if one needs it.
-    fn plain(
+    /// A chunk that begins, with so many bytes to come.
+    fn begin(&self, kind: u8, bytes: usize) -> Vec<u8> {
+        let starred = if self.star { STARRED } else { 0 };
+        let mut message = Vec::with_capacity(HEAD + bytes);
+        message.extend_from_slice(&head(self.definition, kind | starred));
+        message
+    }
+
+    /// The items of a list, if none needs a pickle.
+    fn each(
         &self,
+        list: &Bound<'_, PyList>,
         first: usize,
         end: usize,
         store: &mut ClientStore<'_>,
-        mut item: impl FnMut(usize, &mut Encoder<'_, '_>) -> PyResult<bool>,
-    ) -> PyResult<Option<Items>> {
-        let head = head(self.definition, if self.star { STAR } else { ITEM });
-        let mut items = Items { bytes: Vec::with_capacity((end - first) * 18), ends: Vec::with_capacity(end - first) };
+    ) -> PyResult<Option<Vec<u8>>> {
+        let mut bytes = self.begin(EACH, (end - first) * 9);
         for index in first..end {
-            items.bytes.extend_from_slice(&head);
-            let mut encoder =
-                Encoder { pickle: &self.engine.pickle, out: &mut items.bytes, store: &mut *store };
-            if !item(index, &mut encoder)? {
+            let mut encoder = Encoder { pickle: &self.engine.pickle, out: &mut bytes, store: &mut *store };
+            if !encoder.small(&list.get_item(index)?)? {
                 store.truncate(0);
                 return Ok(None);
             }
-            items.ends.push(items.bytes.len());
         }
-        Ok(Some(items))
+        Ok(Some(bytes))
     }
 
-    /// A sequence of `count` items as a whole in the pool's memory, and the items that refer to it.
-    fn whole(
-        &self,
-        sequence: &Bound<'_, PyAny>,
-        count: usize,
-        store: &mut ClientStore<'_>,
-    ) -> PyResult<Items> {
-        let py = sequence.py();
-        let mut bytes = Vec::new();
+    /// The items of a sequence, which is sent as a whole.
+    fn many(&self, sequence: &Bound<'_, PyAny>, store: &mut ClientStore<'_>) -> PyResult<Vec<u8>> {
+        let mut bytes = self.begin(MANY, 0);
         Encoder { pickle: &self.engine.pickle, out: &mut bytes, store }.pickled(sequence)?;
-        let mut buffer = patiently(py, &self.engine.hasty, bytes.len())?;
-        if let Some(room) = buffer.bytes_mut() {
-            room.copy_from_slice(&bytes);
-        }
-        let head = head(self.definition, if self.star { STAR_OF_MANY } else { OF_MANY });
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut items = Items { bytes: Vec::with_capacity(count * (HEAD + 32)), ends: Vec::with_capacity(count) };
-        for index in 0..count {
-            items.bytes.extend_from_slice(&head);
-            items.bytes.extend_from_slice(&(index as u32).to_le_bytes());
-            items.bytes.extend_from_slice(&(count as u32).to_le_bytes());
-            for word in [number, buffer.offset(), bytes.len() as u64] {
-                items.bytes.extend_from_slice(&word.to_le_bytes());
-            }
-            items.ends.push(items.bytes.len());
-        }
-        store.keep.push(Arc::new(buffer));
-        Ok(items)
+        Ok(bytes)
     }
 }
 
@@ -283,7 +356,10 @@ pub(crate) fn submit<'py>(
             for first in (0..count).step_by(chunksize) {
                 let end = count.min(first.saturating_add(chunksize));
                 match chunk(py, &feeding, &input, first, end, &mut store) {
-                    Ok(items) => feeding.push(first, items, std::mem::take(&mut store.keep)),
+                    Ok(bytes) => {
+                        let chunk = Chunk { bytes, count: end - first };
+                        feeding.push(first, chunk, std::mem::take(&mut store.keep));
+                    }
                     Err(error) => {
                         store.keep.clear();
                         if early.is_none() {
@@ -298,7 +374,16 @@ pub(crate) fn submit<'py>(
     let pending = feed.pending();
     let owner = Some(owner.unbind());
     let told = (!callbacks.is_none()).then(Arc::default);
-    let sent = Sent { pending, chunksize, shared: engine.shared.clone(), name, early: Mutex::new(early) };
+    let sent = Sent {
+        pending,
+        count,
+        chunksize,
+        shared: engine.shared.clone(),
+        name,
+        early: Mutex::new(early),
+        come: Mutex::default(),
+        reading: AtomicBool::new(false),
+    };
     let result = make(ApplyResult::new(Work::Map(sent), told, owner))?;
     if !callbacks.is_none() {
         let there = result.clone().unbind();
@@ -320,6 +405,28 @@ fn unsent() -> Error {
     ErrorKind::Invalid { message: "the items could not be sent".to_owned() }.into()
 }
 
+/// A single item, as a call.
+fn call<'py>(
+    py: Python<'py>,
+    feeding: &Feeding<'_>,
+    input: &Input<'py>,
+    index: usize,
+    store: &mut ClientStore<'_>,
+) -> PyResult<Vec<u8>> {
+    let mut bytes = feeding.begin(if feeding.star { STAR } else { ITEM }, 0);
+    bytes[HEAD - 1] &= !STARRED;
+    let mut encoder = Encoder { pickle: &feeding.engine.pickle, out: &mut bytes, store };
+    match input {
+        Input::Range { start, step } => {
+            let number = start + step * index as i64;
+            encoder.value(number.into_pyobject(py)?.as_any())?;
+        }
+        Input::List(list) => encoder.value(&list.get_item(index)?)?,
+        Input::Array(array) => encoder.value(&array.get_item(index)?)?,
+    }
+    Ok(bytes)
+}
+
 fn chunk<'py>(
     py: Python<'py>,
     feeding: &Feeding<'_>,
@@ -327,28 +434,25 @@ fn chunk<'py>(
     first: usize,
     end: usize,
     store: &mut ClientStore<'_>,
-) -> PyResult<Items> {
+) -> PyResult<Vec<u8>> {
+    if end - first == 1 {
+        return call(py, feeding, input, first, store);
+    }
     match input {
-        Input::Range { start, step } if !feeding.star => {
-            let items = feeding.plain(first, end, store, |index, encoder| {
-                encoder.out.push(INT);
-                encoder.out.extend_from_slice(&(start + step * index as i64).to_ne_bytes());
-                Ok(true)
-            })?;
-            items.ok_or_else(|| PyRuntimeError::new_err("a number that cannot be sent"))
-        }
-        Input::Range { .. } => Err(PyTypeError::new_err("the items of starmap have to be iterables of arguments")),
-        Input::List(list) => {
-            let plain = feeding.plain(first, end, store, |index, encoder| encoder.small(&list.get_item(index)?))?;
-            match plain {
-                Some(items) => Ok(items),
-                None => feeding.whole(&list.get_slice(first, end).into_any(), end - first, store),
+        Input::Range { start, step } => {
+            let mut bytes = feeding.begin(NUMBERS, 16);
+            for number in [start + step * first as i64, *step] {
+                bytes.extend_from_slice(&number.to_le_bytes());
             }
+            Ok(bytes)
         }
+        Input::List(list) => match feeding.each(list, first, end, store)? {
+            Some(bytes) => Ok(bytes),
+            None => feeding.many(&list.get_slice(first, end).into_any(), store),
+        },
         Input::Array(array) => {
             let slice = pyo3::types::PySlice::new(py, first as isize, end as isize, 1);
-            feeding.whole(&array.get_item(slice)?, end - first, store)
+            feeding.many(&array.get_item(slice)?, store)
         }
     }
 }
-

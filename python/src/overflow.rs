@@ -15,45 +15,21 @@ pub(crate) type Placed = Box<dyn FnOnce(Result<Pending, Error>) + Send>;
 /// A task that waits.
 pub(crate) enum Task {
     Call { caller: Caller, bytes: Vec<u8>, keep: Vec<Arc<Buffer>>, placed: Placed },
-    Chunk { feed: MapFeed, first: usize, items: Items, keep: Vec<Arc<Buffer>> },
+    Chunk { feed: MapFeed, first: usize, chunk: Chunk, keep: Vec<Arc<Buffer>> },
 }
 
-/// Items of a chunk, side by side.
-pub(crate) struct Items {
+/// So many items of a map, as bytes; a single one is a call.
+pub(crate) struct Chunk {
     pub bytes: Vec<u8>,
-    /// Where each ends.
-    pub ends: Vec<usize>,
+    pub count: usize,
 }
 
-impl Items {
-    pub(crate) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The size of all, if they have the same.
-    fn size(&self) -> Option<usize> {
-        let size = *self.ends.first()?;
-        let equal = size > 0 && self.ends.iter().enumerate().all(|(index, &end)| end == (index + 1) * size);
-        equal.then_some(size)
-    }
-
-    /// Submits them as a chunk of a map.
+impl Chunk {
     pub(crate) fn push(&self, feed: &MapFeed, first: usize, keep: &[Arc<Buffer>]) -> Result<(), Error> {
-        if let Some(size) = self.size() {
-            let items = engine::raw::Array { items: &self.bytes, item_size: size };
-            return feed.push_array(first, items, keep);
+        match self.count {
+            1 => feed.push(first, &[&self.bytes], keep), // it is a call
+            count => feed.push_whole(first, count, &self.bytes, keep),
         }
-        let mut start = 0;
-        let items: Vec<&[u8]> = self
-            .ends
-            .iter()
-            .map(|&end| {
-                let item = &self.bytes[start..end];
-                start = end;
-                item
-            })
-            .collect();
-        feed.push(first, &items, keep)
     }
 }
 
@@ -181,13 +157,13 @@ impl Shared {
                     }
                 }
             }
-            Task::Chunk { feed, first, items, keep } => {
-                match items.push(&feed, first, &keep) {
+            Task::Chunk { feed, first, chunk, keep } => {
+                match chunk.push(&feed, first, &keep) {
                     Err(error) if is_full(&error) => {
                         std::thread::sleep(Duration::from_millis(1));
-                        return Some(Task::Chunk { feed, first, items, keep });
+                        return Some(Task::Chunk { feed, first, chunk, keep });
                     }
-                    Err(error) => feed.fail(first, items.len(), error),
+                    Err(error) => feed.fail(first, chunk.count, error),
                     Ok(()) => {}
                 }
                 None
@@ -199,7 +175,7 @@ impl Shared {
 fn refuse(task: Task, error: &Error) {
     match task {
         Task::Call { placed, .. } => placed(Err(error.clone())),
-        Task::Chunk { feed, first, items, .. } => feed.fail(first, items.len(), error.clone()),
+        Task::Chunk { feed, first, chunk, .. } => feed.fail(first, chunk.count, error.clone()),
     }
 }
 

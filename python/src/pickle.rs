@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyModule};
+use std::sync::OnceLock;
 
 /// The functions of `ringpool._pickle`.
 pub(crate) struct Pickle {
@@ -10,6 +11,13 @@ pub(crate) struct Pickle {
     dump_function: Py<PyAny>,
     describe: Py<PyAny>,
     encoding_error: Py<PyAny>,
+    numpy: OnceLock<Numpy>,
+}
+
+/// Types of numpy's numbers.
+pub(crate) struct Numpy {
+    pub int64: Py<PyAny>,
+    pub float64: Py<PyAny>,
 }
 
 impl Pickle {
@@ -22,7 +30,21 @@ impl Pickle {
             dump_function: get("dump_function")?,
             describe: get("describe_exception")?,
             encoding_error: get("encoding_error")?,
+            numpy: OnceLock::new(),
         })
+    }
+
+    /// What numpy has, if the program uses it.
+    pub(crate) fn numpy(&self, py: Python<'_>) -> Option<&Numpy> {
+        if let Some(numpy) = self.numpy.get() {
+            return Some(numpy);
+        }
+        let modules = PyModule::import(py, "sys").and_then(|sys| sys.getattr("modules")).ok()?;
+        let numpy = modules.get_item("numpy").ok()?;
+        // Half-way through its import it may not have them yet.
+        let get = |name| numpy.getattr(name).ok().map(Bound::unbind);
+        let numpy = Numpy { int64: get("int64")?, float64: get("float64")? };
+        Some(self.numpy.get_or_init(|| numpy))
     }
 
     /// The pickle of an object; its buffers are appended to `buffers`.

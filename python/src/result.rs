@@ -14,7 +14,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a result turned out to be: the same object, or the same exception, however often it is asked for.
 type Settled = Result<Py<PyAny>, Py<PyAny>>;
@@ -215,7 +215,11 @@ impl ApplyResult {
         let result = match &self.work {
             Work::Call(sent) if sent.shared.check(py).is_err() => return None,
             Work::Call(sent) if sent.place.is_ready() => sent.read(py, sent.place.take()?),
-            Work::Map(sent) if sent.pending.ready() => sent.read(py, sent.pending.get(None)),
+            Work::Map(sent) => match sent.read_some(py) {
+                Ok(true) => sent.values(py),
+                Ok(false) => return None,
+                Err(error) => Err(error),
+            },
             _ => return None,
         };
         Some(self.settle(py, result))
@@ -231,13 +235,25 @@ impl ApplyResult {
             Work::None => {}
         }
         let deadline = wait::deadline(timeout);
-        let waited = wait::sliced(py, deadline, |limit| match (&self.told, &self.work) {
+        loop {
+            if !self.wait_for(py, deadline)? {
+                return Ok(None);
+            }
+            // Of a map, it may be a part that has come.
+            if let Some(value) = self.look(py) {
+                return Ok(Some(value));
+            }
+        }
+    }
+
+    /// Waits until it is worth while to look; `false` if the deadline has passed.
+    fn wait_for(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<bool> {
+        wait::sliced(py, deadline, |limit| match (&self.told, &self.work) {
             (Some(told), _) => told.wait(limit),
             (None, Work::Call(sent)) => sent.place.wait(limit),
-            (None, Work::Map(sent)) => sent.pending.wait(Some(limit)),
+            (None, Work::Map(sent)) => sent.wait(limit),
             (None, Work::None) => true,
-        })?;
-        Ok(if waited { self.look(py) } else { None })
+        })
     }
 }
 

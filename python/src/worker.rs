@@ -1,14 +1,14 @@
 //! What a worker process does.
 
-use crate::call::{CALL, CALL_NAMED, ECHO, HEAD, ITEM, OF_MANY, STAR, STAR_OF_MANY};
+use crate::call::{CALL, CALL_NAMED, EACH, ECHO, HEAD, ITEM, MANY, NUMBERS, STAR, STARRED};
 use crate::codec::{Decoder, Encoder, Fetch, LOCAL, RAISED, RawBuffer, Store};
 use crate::function::{self, FRESH, NAME, UNIT};
 use crate::memory::{Copied, View};
 use crate::pickle::Pickle;
-use engine::raw::{Failure, Function, Output, Private, Service, buffer_at, register as register_function};
-use pyo3::exceptions::{PyRuntimeError, PySystemExit, PyTypeError};
+use engine::raw::{Chunk, Failure, Function, Output, Private, Service, buffer_at, register as register_function};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PySystemExit, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyRange, PySlice, PyTuple};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -18,12 +18,15 @@ use std::sync::{Arc, OnceLock, Weak};
 pub(crate) const FUNCTION: &str = "ringpool.python";
 /// So many functions are kept.
 const FUNCTIONS: usize = 256;
+/// Outputs of a chunk that lie side by side have at most so many bytes.
+const SHORT: usize = 64;
 /// Parts of a result that lie beside it are aligned to so many bytes.
 const ALIGN: usize = 64;
 
 /// Makes the function known, in clients and workers alike.
 pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
     let function = Function::new(|input, output| Python::attach(|py| run(py, input, output)));
+    let function = function.chunks(|chunk| Python::attach(|py| run_chunk(py, chunk)));
     let function = function.identity([0x7079_7468_6f6e, 1, 0, 0]);
     register_function(FUNCTION, function).map_err(|error| crate::error::to_py(py, &error, None))
 }
@@ -93,8 +96,6 @@ struct State {
     functions: RefCell<HashMap<u64, Known>>,
     /// The one that was called last.
     last: RefCell<Option<(u64, Py<PyAny>)>>,
-    /// The sequence whose items are being worked on.
-    many: RefCell<Option<Many>>,
     /// Mappings of what the running task was sent.
     views: RefCell<Vec<Weak<Private>>>,
     habit: Habit,
@@ -109,12 +110,6 @@ struct Known {
     only: Option<u64>,
 }
 
-struct Many {
-    number: u64,
-    items: Py<PyAny>,
-    views: Vec<Weak<Private>>,
-}
-
 impl State {
     fn pickle(&self, py: Python<'_>) -> PyResult<&Pickle> {
         if let Some(pickle) = self.pickle.get() {
@@ -126,7 +121,7 @@ impl State {
 
     /// What is there was the parent's, if that is a worker, too: of another pool, whose numbers mean something else.
     fn forget(&self) {
-        drop((self.functions.take(), self.last.take(), self.many.take(), self.views.take()));
+        drop((self.functions.take(), self.last.take(), self.views.take()));
     }
 
     /// Takes possession of what is still looked at of the task's input, which is gone when the task is over.
@@ -134,14 +129,6 @@ impl State {
         let views = self.views.take();
         own(&views);
         self.habit.learn();
-    }
-
-    fn end_many(&self) {
-        let many = self.many.take();
-        if let Some(Many { items, views, .. }) = many {
-            drop(items);
-            own(&views);
-        }
     }
 
     fn end_task(&self) {
@@ -230,7 +217,7 @@ impl Fetch for Sent<'_> {
             return Ok(Bound::new(py, View::copied(copied))?.into_any());
         }
         self.habit.note_mapped(bytes.len());
-        // SAFETY: `settle` or `end_many` sees to it before the task ends.
+        // SAFETY: `settle` sees to it before the task ends.
         let private = unsafe { Private::of_task(bytes) };
         let private = Arc::new(private.map_err(|error| crate::error::to_py(py, &error, None))?);
         self.views.borrow_mut().push(Arc::downgrade(&private));
@@ -268,6 +255,101 @@ impl Store for Behind {
     fn count(&self) -> usize {
         self.parts.len()
     }
+}
+
+/// Runs a chunk of a map.
+fn run_chunk(py: Python<'_>, chunk: &mut Chunk<'_, '_>) {
+    STATE.with(|state| {
+        let mut bytes = state.bytes.take();
+        let mut behind = Behind::default();
+        // Those of an iteration are calls of their own.
+        let whole = chunk.whole().is_some();
+        let items = state.pickle(py).and_then(|pickle| match whole {
+            true => results(py, state, pickle, chunk),
+            false => Err(damaged()),
+        });
+        while let Some(index) = chunk.take() {
+            bytes.clear();
+            let answered = state.pickle(py).and_then(|pickle| {
+                let result = match &items {
+                    Ok(items) => next(items),
+                    Err(_) if !whole => {
+                        let call = chunk.item(index).ok_or_else(damaged)?;
+                        return answer(py, state, call, &mut bytes, &mut behind);
+                    }
+                    Err(error) => Err(error.clone_ref(py)),
+                };
+                say(py, pickle, result, &mut bytes, &mut behind)
+            });
+            match answered {
+                Ok(()) if behind.parts.is_empty() && bytes.len() <= SHORT => chunk.put_short(&bytes),
+                Ok(()) => chunk.put(|output| write(&mut bytes, &behind, output)),
+                Err(error) => chunk.put(|_| Err(Failure::new(1, error.to_string()))),
+            }
+            behind.truncate(0);
+        }
+        drop(items);
+        state.settle();
+        if bytes.capacity() <= 1 << 20 {
+            state.bytes.replace(bytes);
+        }
+    });
+}
+
+/// An iterator over what the function makes of the items of a chunk that are left.
+fn results<'py>(
+    py: Python<'py>,
+    state: &State,
+    pickle: &Pickle,
+    chunk: &Chunk<'_, '_>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let input = chunk.whole().ok_or_else(damaged)?;
+    let (first, end) = chunk.left();
+    let (head, rest) = input.split_first_chunk::<HEAD>().ok_or_else(damaged)?;
+    let function = function(py, state, pickle, word(&head[..5]), word(&head[5..NAME]))?;
+    let mut fetch = Sent { views: &state.views, habit: &state.habit };
+    let mut decoder = Decoder { pickle, bytes: rest, fetch: &mut fetch };
+    let items = match head[NAME] & !STARRED {
+        NUMBERS => {
+            let (start, step) = rest.split_at_checked(8).ok_or_else(damaged)?;
+            let (start, step) = (word(start) as i64, word(step.get(..8).ok_or_else(damaged)?) as i64);
+            let at = |index: u32| start + step * i64::from(index);
+            py.get_type::<PyRange>().call1((at(first), at(end), step))?
+        }
+        EACH => {
+            for _ in 0..first {
+                decoder.value(py)?; // done already, by one that died after it
+            }
+            let items = PyList::empty(py);
+            for _ in first..end {
+                items.append(decoder.value(py)?)?;
+            }
+            items.into_any()
+        }
+        MANY => {
+            let items = decoder.value(py)?;
+            if first == 0 { items } else { items.get_item(PySlice::new(py, first as isize, end as isize, 1))? }
+        }
+        _ => return Err(damaged()),
+    };
+    // Python's own loop calls without making a tuple for each call.
+    let (module, name) =
+        if head[NAME] & STARRED == 0 { ("builtins", "map") } else { ("itertools", "starmap") };
+    PyModule::import(py, module)?.getattr(name)?.call1((function, items))
+}
+
+/// What comes of the next item.
+#[inline]
+fn next<'py>(results: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = results.py();
+    // SAFETY: a live iterator; it gives a new reference, or null with an exception or at the end.
+    let result = unsafe { pyo3::ffi::PyIter_Next(results.as_ptr()) };
+    if result.is_null() {
+        // There are as many items as the client says: the function itself says that something has ended.
+        return Err(PyErr::take(py).unwrap_or_else(|| PyStopIteration::new_err(())));
+    }
+    // SAFETY: as above.
+    Ok(unsafe { Bound::from_owned_ptr(py, result) })
 }
 
 /// Runs one call.
@@ -318,13 +400,29 @@ fn answer(
     behind: &mut Behind,
 ) -> PyResult<()> {
     let pickle = state.pickle(py)?;
-    let value = match call(py, state, pickle, input) {
-        Ok(Some(value)) => value,
+    let result = match call(py, state, pickle, input) {
+        Ok(Some(value)) => Ok(value),
         Ok(None) => {
             out.push(LOCAL);
             out.extend_from_slice(input.get(HEAD..HEAD + 8).ok_or_else(damaged)?);
             return Ok(());
         }
+        Err(error) => Err(error),
+    };
+    say(py, pickle, result, out, behind)
+}
+
+/// Appends what came of a call.
+#[inline]
+fn say(
+    py: Python<'_>,
+    pickle: &Pickle,
+    result: PyResult<Bound<'_, PyAny>>,
+    out: &mut Vec<u8>,
+    behind: &mut Behind,
+) -> PyResult<()> {
+    let value = match result {
+        Ok(value) => value,
         Err(error) => return raised(py, pickle, &error, out, behind),
     };
     let Err(error) = (Encoder { pickle, out, store: behind }).value(&value) else { return Ok(()) };
@@ -397,8 +495,10 @@ fn call<'py>(
             function.call1(args).map(Some)
         }
         CALL_NAMED => {
-            let args = decoder.value(py)?.cast_into::<PyTuple>().map_err(|_| damaged())?;
-            let kwds = decoder.value(py)?;
+            let both = decoder.value(py)?.cast_into::<PyTuple>().map_err(|_| damaged())?;
+            let args = both.get_item(0)?.cast_into::<PyTuple>().map_err(|_| damaged())?;
+            let kwds = both.get_item(1)?;
+            drop(both);
             let kwds = match kwds.cast_into::<PyDict>() {
                 Ok(kwds) => kwds,
                 Err(error) => {
@@ -416,14 +516,6 @@ fn call<'py>(
         STAR => {
             let args = decoder.value(py)?;
             function.call1(star(py, args)?).map(Some)
-        }
-        OF_MANY | STAR_OF_MANY => {
-            let (item, last) = of_many(py, state, pickle, rest)?;
-            let result = if kind == OF_MANY { function.call1((item,)) } else { function.call1(star(py, item)?) };
-            if last {
-                state.end_many();
-            }
-            result.map(Some)
         }
         _ => Err(damaged()),
     }
@@ -486,44 +578,3 @@ fn function<'py>(
     drop(forgotten); // what it runs may come back here
     Ok(function)
 }
-
-/// An item of a sequence that was sent as a whole, and whether it is the last.
-fn of_many<'py>(
-    py: Python<'py>,
-    state: &State,
-    pickle: &Pickle,
-    mut rest: &[u8],
-) -> PyResult<(Bound<'py, PyAny>, bool)> {
-    let mut next = |len: usize| -> PyResult<u64> {
-        let (taken, left) = rest.split_at_checked(len).ok_or_else(damaged)?;
-        rest = left;
-        Ok(word(taken))
-    };
-    let (index, count, number) = (next(4)?, next(4)?, next(8)?);
-    let (offset, len) = (next(8)?, next(8)?);
-    let known = state.many.borrow().as_ref().filter(|many| many.number == number).map(|many| many.items.clone_ref(py));
-    let items = match known {
-        Some(items) => items.into_bound(py),
-        None => {
-            state.end_many();
-            let views = RefCell::default();
-            let mut fetch = Sent { views: &views, habit: &state.habit };
-            let bytes = sent(offset, len)?;
-            let items = Decoder { pickle, bytes, fetch: &mut fetch }.value(py);
-            let views = views.into_inner();
-            match items {
-                Ok(items) => {
-                    let many = Many { number, items: items.clone().unbind(), views };
-                    state.many.replace(Some(many));
-                    items
-                }
-                Err(error) => {
-                    state.views.borrow_mut().extend(views);
-                    return Err(error);
-                }
-            }
-        }
-    };
-    Ok((items.get_item(index)?, index + 1 == count))
-}
-

@@ -107,6 +107,19 @@ impl MapFeed {
         })
     }
 
+    /// The same for `count` items that a [function for chunks](super::Function::chunks) finds in these bytes by itself.
+    pub fn push_whole(&self, first: usize, count: usize, bytes: &[u8], keep: &[Arc<Buffer>]) -> Result<()> {
+        let feed = &self.fed.feed;
+        if count > u32::MAX as usize {
+            let error = format!("{count} items are more than a map can have: {}", u32::MAX);
+            return Err(Error::invalid(error));
+        }
+        self.fed.give(first, count, || {
+            let args = keeping(&feed.caller.inner.client, feed.whole(bytes, count)?, keep)?;
+            feed.submit_items(args, first, first + count, 0)
+        })
+    }
+
     /// Lets those of `count` items from `first` on that have not been given fail with this error.
     pub fn fail(&self, first: usize, count: usize, error: Error) {
         if self.fed.feed.caller.check_process().is_ok() {

@@ -43,6 +43,8 @@ pub(super) fn count_in(bytes: usize, item_size: usize) -> Result<usize> {
 const MAGIC: u64 = 0x9d2b_61f0_73c5_a84e;
 /// In the place of an item's size: there is a table.
 const TABLE: u64 = u64::MAX;
+/// In the same place: only the function knows where an item is.
+const WHOLE: u64 = u64::MAX - 1;
 /// Of an entry of the table: where the item begins, and its length.
 const ENTRY: usize = 16;
 /// What the archive of a `Vec` ends with: the distance to its items, and how many they are.
@@ -64,6 +66,11 @@ impl Trailer {
         Trailer { item_size: item_size as u64, count: count as u64, table: 0 }
     }
 
+    /// That of bytes which only the function can tell items in.
+    pub(crate) fn of_whole(bytes: usize, count: usize) -> Self {
+        Trailer { item_size: WHOLE, count: count as u64, table: bytes as u64 }
+    }
+
     /// Bytes of a block whose items, and table, take so many.
     pub(crate) fn block_len(bytes: usize) -> usize {
         bytes.next_multiple_of(8) + Self::LEN
@@ -80,7 +87,7 @@ impl Trailer {
         // Of what a `Vec` cannot be, one of nothing.
         let distance = FixedIsize::try_from(root_at).map(|distance| -distance);
         let (distance, count) = match (self.item_size, distance, FixedUsize::try_from(self.count)) {
-            (TABLE, ..) | (_, Err(_), _) | (_, _, Err(_)) => (0, 0),
+            (TABLE | WHOLE, ..) | (_, Err(_), _) | (_, _, Err(_)) => (0, 0),
             (_, Ok(distance), Ok(count)) => (distance, count),
         };
         let root = [
@@ -145,6 +152,8 @@ enum Layout {
     Array { start: usize, size: usize },
     /// Where the table begins.
     Table(usize),
+    /// So many bytes.
+    Whole(usize),
 }
 
 impl<'a> Block<'a> {
@@ -166,7 +175,10 @@ impl<'a> Block<'a> {
             return None;
         }
         let count = word(count)?;
-        let layout = if u64::from_ne_bytes(size) == TABLE {
+        let layout = if u64::from_ne_bytes(size) == WHOLE {
+            let len = word(table)?;
+            (len <= end).then_some(Layout::Whole(len))?
+        } else if u64::from_ne_bytes(size) == TABLE {
             let table = word(table)?;
             (table.checked_add(count.checked_mul(ENTRY)?)? <= end).then_some(Layout::Table(table))?
         } else {
@@ -211,9 +223,18 @@ impl<'a> Block<'a> {
                 let number = |bytes| usize::try_from(u64::from_ne_bytes(bytes)).map_err(|_| wrong());
                 (number(at)?, number(len)?)
             }
+            Layout::Whole(_) => return Err(wrong()),
         };
         let end = at.checked_add(len).ok_or_else(wrong)?;
         self.bytes.get(at..end).ok_or_else(wrong)
+    }
+
+    /// All bytes, if only the function can tell items in them.
+    pub(super) fn whole(&self) -> Option<&'a [u8]> {
+        match self.layout {
+            Layout::Whole(len) => self.bytes.get(..len),
+            _ => None,
+        }
     }
 
     /// `count` items of this size from `first` on, which are of the [range](Self::range).

@@ -145,6 +145,18 @@ impl Feed {
         })
     }
 
+    /// Bytes that are so many items.
+    pub(super) fn whole(&self, bytes: &[u8], count: usize) -> Result<Args> {
+        let Caller { inner, terms } = &self.caller;
+        let len = Trailer::block_len(bytes.len());
+        inner.client.with_memory_on(terms, || {
+            Args::filled(&inner.client.arena, len, |block| {
+                block[..bytes.len()].copy_from_slice(bytes);
+                Trailer::of_whole(bytes.len(), count).write(block);
+            })
+        })
+    }
+
     /// Items of any size as a block.
     pub(super) fn table(&self, items: &[&[u8]]) -> Result<Args> {
         let Caller { inner, terms } = &self.caller;
@@ -334,6 +346,34 @@ impl MapPending {
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.inner.client.wait_any(&|| self.sink.left() == 0, deadline)
+    }
+
+    /// Waits until so many chunks, or single items, have come that were not [taken](Self::take), or no more will, at most
+    /// for `timeout`; `false` if it has passed.
+    pub fn wait_for_some(&self, chunks: usize, timeout: Option<Duration>) -> bool {
+        let ready = || self.sink.news.load(Private::Acquire) >= chunks.max(1) || self.sink.left() == 0;
+        if ready() {
+            return true;
+        }
+        if self.inner.check_process().is_err() {
+            return false;
+        }
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.inner.client.wait_any(&ready, deadline)
+    }
+
+    /// What has come, with the index of the first item of each, for whoever does not want to wait for all. It is not
+    /// among what [`get`](Self::get) returns any more, nor [`then`](Self::then).
+    pub fn take(&self) -> Vec<(usize, Results)> {
+        if self.inner.check_process().is_err() {
+            return Vec::new();
+        }
+        let single = |(index, part)| {
+            let mut results = Results::default();
+            results.push(part);
+            (index, results)
+        };
+        self.sink.take().into_iter().map(single).collect()
     }
 
     /// Whether all items are done, well or badly.

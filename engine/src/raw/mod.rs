@@ -59,4 +59,4 @@ pub use name::Name;
 pub use private::{Private, buffer_at};
 pub use queue::Queue;
 pub use results::{Bytes, Results};
-pub use task::{Batch, Failure, Function, Output, register};
+pub use task::{Batch, Chunk, Failure, Function, Output, register};

@@ -20,12 +20,15 @@ pub fn register(name: &str, function: Function) -> Result<()> {
 /// A function over bytes.
 pub struct Function {
     run: Run,
+    /// For chunks, if it does these by itself.
+    chunks: Option<KeptChunks>,
     identity: Option<[usize; 4]>,
 }
 
 type Single<'f> = dyn Fn(&[u8], &mut Output<'_, '_>) -> Result<(), Failure> + 'f;
 type Whole = dyn Fn(Batch<'_>) -> Result<(), Failure>;
 type KeptSingle = Box<dyn Fn(&[u8], &mut Output<'_, '_>) -> Result<(), Failure> + Send + Sync>;
+type KeptChunks = Box<dyn Fn(&mut Chunk<'_, '_>) + Send + Sync>;
 type KeptWhole = Box<dyn Fn(Batch<'_>) -> Result<(), Failure> + Send + Sync>;
 
 enum Run {
@@ -78,7 +81,7 @@ impl Function {
     pub fn new(
         run: impl Fn(&[u8], &mut Output<'_, '_>) -> Result<(), Failure> + Send + Sync + 'static,
     ) -> Self {
-        Function { run: Run::Single(Box::new(run)), identity: None }
+        Function { run: Run::Single(Box::new(run)), chunks: None, identity: None }
     }
 
     /// A function that is called once for each chunk of an array: items of `item_size` bytes in, values of
@@ -90,7 +93,14 @@ impl Function {
         run: impl Fn(Batch<'_>) -> Result<(), Failure> + Send + Sync + 'static,
     ) -> Self {
         let run = Run::Array { item: item_size, value: value_size, run: Box::new(run) };
-        Function { run, identity: None }
+        Function { run, chunks: None, identity: None }
+    }
+
+    /// Has `run` called once for a chunk of a map, in the place of the function itself for each item. It takes the
+    /// items one by one, and gives each its output before it takes the next: if its worker dies, just that item has
+    /// failed.
+    pub fn chunks(self, run: impl Fn(&mut Chunk<'_, '_>) + Send + Sync + 'static) -> Self {
+        Function { chunks: Some(Box::new(run)), ..self }
     }
 
     /// Says that all functions with these words are the same, so that they may be registered more than once.
@@ -129,6 +139,12 @@ impl Function {
             Ok(count) => count,
             Err(error) => return bad(error, call),
         };
+        if let Some(run) = &self.chunks {
+            return taken(call, &block, first, count, run);
+        }
+        if block.whole().is_some() {
+            return bad(Error::payload("the function cannot tell items in the chunk"), call);
+        }
         match &self.run {
             Run::Single(run) => each(call, &block, first, count, run),
             Run::Array { item, value, run } => match block.items(first, count, *item) {
@@ -179,6 +195,106 @@ fn each(call: &mut Call<'_>, block: &Block<'_>, first: u32, count: u32, run: &Si
         }
     }
     Return { status: Status::Chunk, used: writer.finish() }
+}
+
+/// A chunk of a map, as a function [for chunks](Function::chunks) sees it.
+pub struct Chunk<'c, 'g> {
+    block: &'c Block<'c>,
+    /// The item behind the last that was taken, and behind the last of all.
+    next: u32,
+    end: u32,
+    /// The first of the chunk.
+    first: u32,
+    writer: ChunkWriter<'c, 'g>,
+    on_item: Option<&'c dyn Fn(u32)>,
+}
+
+impl<'c, 'g> Chunk<'c, 'g> {
+    /// All bytes, if they were [pushed as a whole](super::MapFeed::push_whole).
+    pub fn whole(&self) -> Option<&'c [u8]> {
+        self.block.whole()
+    }
+
+    /// Which items are still to be taken: the index of the first, and that behind the last.
+    pub fn left(&self) -> (u32, u32) {
+        (self.next, self.end)
+    }
+
+    /// The bytes of an item, if not.
+    pub fn item(&self, index: u32) -> Option<&'c [u8]> {
+        self.block.item(index).ok()
+    }
+
+    /// Takes the next item: its index among those that were pushed together. An item that has not got an output
+    /// fails.
+    #[inline]
+    pub fn take(&mut self) -> Option<u32> {
+        if self.next >= self.end {
+            return None;
+        }
+        let index = self.next;
+        self.settle();
+        self.next += 1;
+        if let Some(on_item) = self.on_item {
+            on_item(index - self.first);
+        }
+        Some(index)
+    }
+
+    /// Lets the items that were taken and have no output fail.
+    #[inline]
+    fn settle(&mut self) {
+        while self.writer.items() < self.next - self.first {
+            self.writer.push_failure(Status::FailedWith, &told_failure(&Failure::new(-1, "it got no output")).1);
+        }
+    }
+
+    /// Whether the item that was taken last waits for its output.
+    #[inline]
+    fn awaits(&self) -> bool {
+        self.writer.items() < self.next - self.first
+    }
+
+    /// The output of the item that was taken last; at most 64 bytes.
+    #[inline]
+    pub fn put_short(&mut self, bytes: &[u8]) {
+        if self.awaits() {
+            self.writer.push_short(bytes);
+        }
+    }
+
+    /// The same, of any length, written by a function.
+    pub fn put(&mut self, write: impl FnOnce(&mut Output<'_, '_>) -> Result<(), Failure>) {
+        if self.awaits() {
+            self.writer.push_written(|output| {
+                let ended = catch(|| write(output));
+                if let Some(error) = output.error.take() {
+                    return Err(describe(&error, Status::BadValue));
+                }
+                told(ended)
+            });
+        }
+    }
+}
+
+/// One call, which takes the items of a chunk by itself.
+fn taken(call: &mut Call<'_>, block: &Block<'_>, first: u32, count: u32, run: &KeptChunks) -> Return {
+    let Call { room, done, on_begin, on_item, .. } = call;
+    if let Err(error) = ChunkWriter::reserve_bytes(room, 0) {
+        return no_room(room, &error);
+    }
+    let writer = ChunkWriter::new(room, done);
+    on_begin(1);
+    let mut chunk = Chunk { block, next: first, end: first + count, first, writer, on_item: *on_item };
+    let ended = catch(|| run(&mut chunk));
+    let (status, text) = match ended {
+        Ok(()) => (Status::FailedWith, told_failure(&Failure::new(-1, "the function took no notice of it")).1),
+        Err(panic) => (Status::Panicked, panic_text(&panic)),
+    };
+    for _ in chunk.writer.items()..count {
+        chunk.writer.push_failure(status, &text);
+    }
+    Return { status: Status::Chunk, used: chunk.writer.finish() }
 }
 
 /// One call for all items of a chunk.

@@ -1,7 +1,7 @@
 //! From bytes to objects.
 
 use super::*;
-use crate::pickle::Pickle;
+use crate::pickle::{Numpy, Pickle};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -169,10 +169,25 @@ impl<'b> Decoder<'_, 'b, '_> {
                     let (offset, len) = (self.long()?, self.long()?);
                     Ok(PyByteArray::new(py, self.fetch.bytes(offset, len)?).into_any())
                 }
+                NUMPY_INT => {
+                    let value = i64::from_ne_bytes(self.array()?);
+                    Ok(self.numpy(py)?.int64.bind(py).call1((value,))?)
+                }
+                NUMPY_FLOAT => {
+                    let value = f64::from_ne_bytes(self.array()?);
+                    Ok(self.numpy(py)?.float64.bind(py).call1((value,))?)
+                }
                 PICKLE => self.unpickled(py),
                 _ => Err(broken()),
             }
         }
+    }
+
+    fn numpy(&self, py: Python<'_>) -> PyResult<&Numpy> {
+        if self.pickle.numpy(py).is_none() {
+            PyModule::import(py, "numpy")?;
+        }
+        self.pickle.numpy(py).ok_or_else(broken)
     }
 
     fn unpickled<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

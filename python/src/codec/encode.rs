@@ -4,7 +4,7 @@ use super::*;
 use crate::pickle::Pickle;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use std::ffi::c_int;
 use std::ptr;
 
@@ -100,6 +100,21 @@ impl Encoder<'_, '_> {
     #[inline]
     pub(crate) fn small(&mut self, object: &Bound<'_, PyAny>) -> PyResult<bool> {
         Ok(matches!(self.plain(object, 0, Referred::Contained)?, Plain::Written))
+    }
+
+    /// Appends a pair of arguments and named arguments.
+    pub(crate) fn named_arguments(&mut self, args: &Bound<'_, PyAny>, kwds: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (start, stored) = (self.out.len(), self.store.count());
+        self.tuple(2);
+        // What both refer to has more references than one.
+        if matches!(self.plain(args, 1, Referred::Alone)?, Plain::Written)
+            && matches!(self.plain(kwds, 1, Referred::Alone)?, Plain::Written)
+        {
+            return Ok(());
+        }
+        self.out.truncate(start);
+        self.store.truncate(stored);
+        self.pickled(PyTuple::new(args.py(), [args, kwds])?.as_any())
     }
 
     /// Appends the arguments of a call.
@@ -254,7 +269,7 @@ impl Encoder<'_, '_> {
                     self.store.put(object, buffer, self.out)?;
                 }
             } else {
-                return Ok(Plain::No);
+                return self.scalar(object);
             }
         }
         Ok(Plain::Written)
@@ -270,6 +285,25 @@ impl Encoder<'_, '_> {
             Referred::Alone => Referred::Contained,
             other => other,
         }
+    }
+
+    /// Numbers of numpy, which are many if there are any.
+    #[cold]
+    fn scalar(&mut self, object: &Bound<'_, PyAny>) -> PyResult<Plain> {
+        let Some(numpy) = self.pickle.numpy(object.py()) else { return Ok(Plain::No) };
+        let kind = object.get_type_ptr();
+        // SAFETY: a live object; a `numpy.float64` is a float.
+        unsafe {
+            if kind == numpy.float64.as_ptr().cast() {
+                self.word(NUMPY_FLOAT, ffi::PyFloat_AsDouble(object.as_ptr()).to_ne_bytes());
+            } else if kind == numpy.int64.as_ptr().cast() {
+                let number = Bound::from_owned_ptr_or_err(object.py(), ffi::PyNumber_Index(object.as_ptr()))?;
+                self.word(NUMPY_INT, number.extract::<i64>()?.to_ne_bytes());
+            } else {
+                return Ok(Plain::No);
+            }
+        }
+        Ok(Plain::Written)
     }
 
     /// Appends a pickle, its buffers beside it if they are large.

@@ -5,7 +5,7 @@
 //! | tag | what follows |
 //! | --- | --- |
 //! | `NONE`, `TRUE`, `FALSE` | nothing |
-//! | `INT`, `FLOAT` | 8 bytes |
+//! | `INT`, `FLOAT`, `NUMPY_INT`, `NUMPY_FLOAT` | 8 bytes |
 //! | `STR`, `BYTES`, `BYTEARRAY` | length (4), then as many bytes |
 //! | `TUPLE`, `LIST` | count (4), values |
 //! | `SHORT_TUPLE` | count (1), values |
@@ -13,6 +13,7 @@
 //! | `FAR_BYTES`, `FAR_BYTEARRAY` | where (16) |
 //! | `PICKLE` | count of buffers (4), length (8), buffers, as many bytes |
 //! | `RAISED` | two values: the text of a traceback, and what [`describe`](crate::pickle::Pickle::describe) made of the exception |
+//! | `FORWARD` | where (8) the value is, behind a large part that is there already |
 //! | `LOCAL` | a token (8): the client knows what went wrong |
 //!
 //! A buffer of a pickle is `NEAR`, length (8) and the bytes, or `FAR` and where (16). *Where* is an offset and a
@@ -44,6 +45,9 @@ pub(crate) const PICKLE: u8 = 13;
 pub(crate) const RAISED: u8 = 14;
 pub(crate) const LOCAL: u8 = 15;
 pub(crate) const SHORT_TUPLE: u8 = 16;
+pub(crate) const FORWARD: u8 = 17;
+pub(crate) const NUMPY_INT: u8 = 18;
+pub(crate) const NUMPY_FLOAT: u8 = 19;
 
 pub(crate) const NEAR: u8 = 0;
 pub(crate) const FAR: u8 = 1;
