@@ -13,9 +13,17 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ringpool import _source
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 __all__ = [
     "MainModule",
@@ -55,7 +63,16 @@ class _File:
 class _Encoder:
     """A pickler that is used again and again by one thread."""
 
-    __slots__ = ("beside", "chunks", "clear_memo", "dump", "of_copyreg", "of_reducers")
+    __slots__ = (
+        "beside",
+        "chunks",
+        "clear_memo",
+        "dump",
+        "knows_numpy",
+        "of_copyreg",
+        "of_reducers",
+        "table",
+    )
 
     def __init__(self) -> None:
         self.chunks: list[Any] = []
@@ -68,13 +85,16 @@ class _Encoder:
             5,
             buffer_callback=self.beside.append,
         )
-        pickler.dispatch_table = {
-            memoryview: _reduce_memoryview,
-            **self.of_copyreg,
-            **self.of_reducers,
-        }
+        self.table = pickler.dispatch_table = _reducers_beside(self.of_copyreg, self.of_reducers)
+        self.knows_numpy = False
         self.dump = pickler.dump
         self.clear_memo = pickler.clear_memo
+
+    def learn_numpy(self) -> None:
+        """What numpy is there for, from when it is there; but a reducer that somebody registered stays."""
+        for kind, reduce in _reducers_of_numpy().items():
+            self.knows_numpy = True
+            self.table.setdefault(kind, reduce)
 
 
 class _Encoders(threading.local):
@@ -85,6 +105,71 @@ class _Encoders(threading.local):
 
 
 _encoders = _Encoders()
+
+
+def _reducers_beside(*registered: Mapping[type, Any]) -> dict[type, Any]:
+    """What has been registered, and our own reducers for what nobody has registered one for."""
+    table: dict[type, Any] = {memoryview: _reduce_memoryview, **_reducers_of_numpy()}
+    for reducers in registered:
+        table.update(reducers)
+    return table
+
+
+def _reducers_of_numpy() -> dict[type, Any]:
+    """Nothing while the program has not imported numpy, or is about to."""
+    numpy = sys.modules.get("numpy")
+    array = getattr(numpy, "ndarray", None)
+    of_name = getattr(numpy, "dtype", None)
+    if array is None or of_name is None:
+        return {}
+    for name in "?bhilqBHILQefdgFDG":
+        _plain_types[name] = of_name(name)
+    return {array: _reduce_array}
+
+
+#: numpy's own types of one number, by their names: of each there is just one object.
+_plain_types: dict[str, np.dtype[Any]] = {}
+
+
+def _reduce_array(array: Any) -> Any:
+    """In the place of numpy's own, for two reasons.
+
+    An array that may not be written to here is writable where it arrives. Earlier protocols copy, so
+    that all arrays arrive writable, and programs count on it. And most of what numpy's takes is for the
+    array's type, of which a letter is enough.
+    """
+    flags = array.flags
+    kind = array.dtype
+    if not flags.forc or kind.hasobject or not kind.itemsize:
+        return array.__reduce_ex__(5)
+    try:
+        # What lies in memory in another order than C's does so in Fortran's.
+        data = pickle.PickleBuffer(array if flags.c_contiguous else array.T)
+    except (BufferError, ValueError):
+        # Of a type that buffers do not know; it is copied.
+        return array.__reduce_ex__(5)
+    name = kind.char
+    return _rebuild_array, (
+        data,
+        name if _plain_types.get(name) is kind else kind,
+        array.shape,
+        "C" if flags.c_contiguous else "F",
+    )
+
+
+def _rebuild_array(
+    data: Any, kind: str | np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"]
+) -> Array:
+    """An array over this memory, if that may be written to."""
+    import numpy as np
+
+    view = memoryview(data)
+    if view.readonly:
+        # The pickler noted that the sender's was not to be written to, and so the unpickler gives a
+        # view that is not. A buffer that lay beside the stream is the receiver's own all the same.
+        beneath = memoryview(view.obj) if view.obj is not None else view
+        view = memoryview(bytearray(view)) if beneath.readonly or beneath.nbytes != view.nbytes else beneath
+    return np.ndarray(shape, kind, view, order=order)
 
 
 def _reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
@@ -117,6 +202,8 @@ def dump_chunks(obj: object, buffers: list[pickle.PickleBuffer]) -> list[Any]:
     encoder = free.pop() if free else _Encoder()
     if encoder.of_reducers != _reducers or encoder.of_copyreg != _of_copyreg:
         encoder = _Encoder()
+    if not encoder.knows_numpy and "numpy" in sys.modules:
+        encoder.learn_numpy()
     chunks = encoder.chunks
     beside = encoder.beside
     try:
@@ -169,39 +256,46 @@ class MainModule:
     """What the workers of a pool find in `__main__`.
 
     Forked workers have what was there when the pool started. Spawned ones run the program's file
-    again and find all that it defines, if there is a file.
+    again and find all that it defines for them too, if there is a file.
     """
 
     def __init__(self, start_method: str) -> None:
         main = sys.modules.get("__main__")
-        self._runs_again = False
         self._known: dict[str, Callable[[], object]] = {}
+        self._runs_again = start_method != "fork" and _has_source(main)
+        #: What the file defines when a worker runs it; None: not looked for yet, or nobody can tell.
+        self._defined: frozenset[str] | None = None
+        self._looked = False
         if start_method == "fork":
             for name, value in list(vars(main).items()) if main is not None else ():
                 if isinstance(value, (types.FunctionType, type)):
                     self._known[name] = weakref.ref(value)
-        else:
-            self._runs_again = _has_source(main)
 
     def finds(self, value: types.FunctionType | type) -> bool:
         """Whether a worker finds just this function or class by its name."""
-        if value.__module__ != "__main__" or self._runs_again:
+        if value.__module__ != "__main__":
             return True
         name = value.__qualname__.partition(".")[0]
-        known = self._known.get(name)
         main = sys.modules.get("__main__")
+        if self._runs_again:
+            if not self._looked:
+                self._defined = _source.defined_in_workers(getattr(main, "__file__", None))
+                self._looked = True
+            return self._defined is None or name in self._defined
+        known = self._known.get(name)
         # Whether the name leads to this value here and now is what pickle itself finds out.
         return known is not None and known() is getattr(main, name, None)
 
 
 def _has_source(main: types.ModuleType | None) -> bool:
-    """Whether multiprocessing can tell a new interpreter how to make `__main__`."""
-    if main is None:
-        return False
-    if getattr(getattr(main, "__spec__", None), "name", None) is not None:
-        return True
+    """Whether multiprocessing has new interpreters run what `__main__` was made from."""
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        # The `__main__.py` of packages, directories and archives have no guards, and are left out.
+        return bool(name.rpartition(".")[2] != "__main__")
     file = getattr(main, "__file__", None)
-    return file is not None and file != STDIN
+    # As is, by its name, the program that starts IPython.
+    return file is not None and file != STDIN and Path(file).stem != "ipython"
 
 
 class _ByReference(ForkingPickler):
@@ -209,6 +303,7 @@ class _ByReference(ForkingPickler):
 
     def __init__(self, file: Any, main: MainModule) -> None:
         super().__init__(file, 5)
+        self.dispatch_table = _reducers_beside(self.dispatch_table)
         self._main = main
 
     def reducer_override(self, value: Any) -> Any:
@@ -226,11 +321,7 @@ def _by_value(value: object, buffers: list[pickle.PickleBuffer] | None = None) -
     written: list[Any] = []
     callback = None if buffers is None else buffers.append
     pickler = CloudPickler(_File(written.append), 5, buffer_callback=callback)
-    pickler.dispatch_table = {
-        memoryview: _reduce_memoryview,
-        **pickler.dispatch_table,
-        **_reducers,
-    }
+    pickler.dispatch_table = _reducers_beside(pickler.dispatch_table, _reducers)
     pickler.dump(value)
     return b"".join(written)
 
