@@ -5,9 +5,9 @@
 //! ```
 
 use crate::codec::Encoder;
-use crate::pool::Engine;
 use crate::function::{Definition, NAME};
 use crate::memory::ClientStore;
+use crate::pool::Engine;
 use engine::raw::Buffer;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -75,8 +75,7 @@ impl Message {
         let mut message = Message { bytes: Vec::with_capacity(64), keep: Vec::new() };
         message.bytes.extend_from_slice(&head(definition, if kwds.is_some() { CALL_NAMED } else { CALL }));
         let mut store = ClientStore::new(&engine.hasty, &engine.memories);
-        let mut encoder =
-            Encoder { pickle: &engine.pickle, out: &mut message.bytes, store: &mut store };
+        let mut encoder = Encoder { pickle: &engine.pickle, out: &mut message.bytes, store: &mut store };
         match kwds {
             None => encoder.arguments(args)?,
             Some(kwds) => encoder.named_arguments(args, kwds)?,

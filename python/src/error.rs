@@ -25,7 +25,8 @@ fn make(py: Python<'_>, error: &Error, function: Option<&str>) -> PyResult<PyErr
             fields.set_item("exitcode", code)?;
             fields.set_item("function", function)?;
             fields.set_item("attempt", attempt)?;
-            let message = format!("worker {worker} (pid {pid}) {end} while it ran {function} (attempt {attempt})");
+            let message =
+                format!("worker {worker} (pid {pid}) {end} while it ran {function} (attempt {attempt})");
             ("WorkerDied", message)
         }
         ErrorKind::Timeout { .. } => {

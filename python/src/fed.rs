@@ -64,7 +64,8 @@ impl Fed {
             ordered: plan.ordered,
             limited: plan.buffersize.is_some(),
         });
-        let feeder = Feeder { fed: fed.clone(), _hold: engine.overflow.hold(), items: Mutex::new(Some(items)) };
+        let feeder =
+            Feeder { fed: fed.clone(), _hold: engine.overflow.hold(), items: Mutex::new(Some(items)) };
         let options = PyDict::new(py);
         options.set_item("target", Bound::new(py, feeder)?)?;
         options.set_item("name", "ringpool-feeder")?;

@@ -59,12 +59,15 @@ fn is_constant(function: &Bound<'_, PyAny>) -> bool {
     }
     // Those of modules; others belong to an object.
     function.is_exact_instance_of::<PyCFunction>()
-        && function.getattr("__self__").is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<PyModule>())
+        && function
+            .getattr("__self__")
+            .is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<PyModule>())
 }
 
 /// What messages call a function.
 pub(crate) fn name_of(function: &Bound<'_, PyAny>) -> String {
-    let name = function.getattr("__qualname__").or_else(|_| function.get_type().qualname().map(|n| n.into_any()));
+    let name =
+        function.getattr("__qualname__").or_else(|_| function.get_type().qualname().map(|n| n.into_any()));
     let name = name.and_then(|name| name.extract::<String>()).unwrap_or_else(|_| "a function".to_owned());
     match function.getattr("__module__").and_then(|module| module.extract::<String>()) {
         Ok(module) => format!("{module}.{name}"),

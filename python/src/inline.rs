@@ -28,7 +28,9 @@ impl Source for Inputs {
             }
             Err(error) => {
                 lock(&self.items.wrong).iterable = Some(error);
-                Some(Err(ErrorKind::Invalid { message: "the iterable raised an exception".to_owned() }.into()))
+                Some(
+                    Err(ErrorKind::Invalid { message: "the iterable raised an exception".to_owned() }.into()),
+                )
             }
         }
     }
@@ -109,7 +111,8 @@ impl Iteration for Inline {
         if self.limited {
             return Ok(());
         }
-        let more = |iter: &mut Option<Iter<Inputs>>| !iter.as_mut().is_none_or(|iter| iter.take_all(wait::SLICE));
+        let more =
+            |iter: &mut Option<Iter<Inputs>>| !iter.as_mut().is_none_or(|iter| iter.take_all(wait::SLICE));
         while self.outside(py, more)? {
             py.check_signals()?;
         }

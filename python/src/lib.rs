@@ -6,7 +6,6 @@
 mod answer;
 mod call;
 mod codec;
-mod pool;
 mod error;
 mod fed;
 mod function;
@@ -17,6 +16,7 @@ mod map;
 mod memory;
 mod overflow;
 mod pickle;
+mod pool;
 mod result;
 mod wait;
 mod worker;
@@ -25,13 +25,13 @@ mod worker;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::pool::Engine;
-    #[pymodule_export]
     use crate::imap::IMapIterator;
     #[pymodule_export]
     use crate::map::MapResult;
     #[pymodule_export]
     use crate::memory::{Memory, View, worker_memory};
+    #[pymodule_export]
+    use crate::pool::Engine;
     #[pymodule_export]
     use crate::result::ApplyResult;
     #[pymodule_export]

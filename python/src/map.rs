@@ -3,11 +3,11 @@
 use crate::answer;
 use crate::call::{EACH, HEAD, ITEM, MANY, NUMBERS, STAR, STARRED, head};
 use crate::codec::{Encoder, Store};
-use crate::pool::{Engine, Shared};
 use crate::error::to_py;
 use crate::function::Definition;
 use crate::memory::ClientStore;
 use crate::overflow::{Chunk, Task, is_full};
+use crate::pool::{Engine, Shared};
 use crate::result::{self, ApplyResult, Callbacks, Work};
 use engine::raw::{Buffer, Caller, MapFeed, MapPending, Results};
 use engine::{Error, ErrorKind};
@@ -277,7 +277,10 @@ impl Feeding<'_> {
 
 /// What the items of a map are in.
 enum Input<'py> {
-    Range { start: i64, step: i64 },
+    Range {
+        start: i64,
+        step: i64,
+    },
     List(Bound<'py, PyList>),
     /// An array of numpy, which is cut into slices.
     Array(Bound<'py, PyAny>),
@@ -288,7 +291,10 @@ fn input<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<(Input<'py>, usize)> {
         let count = range.len();
         if let (Ok(count), Ok(start), Ok(step)) =
             (count, range.getattr("start")?.extract::<i64>(), range.getattr("step")?.extract::<i64>())
-            && i64::try_from(count).ok().and_then(|count| step.checked_mul(count)?.checked_add(start)).is_some()
+            && i64::try_from(count)
+                .ok()
+                .and_then(|count| step.checked_mul(count)?.checked_add(start))
+                .is_some()
         {
             return Ok((Input::Range { start, step }, count));
         }

@@ -175,7 +175,9 @@ fn claimed() -> MutexGuard<'static, BTreeMap<usize, Weak<Claimed>>> {
 /// In a worker: memory that a result can be made in, which is not copied then.
 #[pyfunction]
 pub(crate) fn worker_memory(py: Python<'_>, nbytes: usize) -> PyResult<Memory> {
-    let len = nbytes.checked_add(FRONT + BACK).ok_or_else(|| PyMemoryError::new_err("more than an address space"))?;
+    let len = nbytes
+        .checked_add(FRONT + BACK)
+        .ok_or_else(|| PyMemoryError::new_err("more than an address space"))?;
     let memory = Arc::new(claim(len).map_err(|error| to_py(py, &error, None))?);
     let mut claimed = claimed();
     claimed.retain(|_, memory| memory.strong_count() > 0);
@@ -251,7 +253,9 @@ pub(crate) fn patiently(py: Python<'_>, caller: &Caller, len: usize) -> PyResult
                 let caller = caller.patience(wait::SLICE);
                 let made = py.detach(|| caller.buffer(len));
                 match made {
-                    Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => py.check_signals()?,
+                    Err(error) if matches!(error.kind(), ErrorKind::ArenaFull { .. }) => {
+                        py.check_signals()?
+                    }
                     other => return other.map_err(|error| to_py(py, &error, None)),
                 }
             }
@@ -267,8 +271,11 @@ pub(crate) struct ClientStore<'a> {
     /// All that what is encoded refers to.
     pub keep: Vec<Arc<Buffer>>,
     /// What has been put there for earlier items of the same map, and what keeps its address from being another's.
-    seen: Option<HashMap<(usize, usize), (Arc<Buffer>, RawBuffer)>>,
+    seen: Option<HashMap<(usize, usize), Put>>,
 }
+
+/// Where something was put, and what it was put there from.
+type Put = (Arc<Buffer>, RawBuffer);
 
 impl<'a> ClientStore<'a> {
     /// `caller` waits for nothing.

@@ -1,6 +1,6 @@
 //! Tasks that wait in the client's memory until there is a slot for them: submitting blocks nobody.
 
-use engine::raw::{Buffer, Caller, MapFeed, Input, Name, Pending};
+use engine::raw::{Buffer, Caller, Input, MapFeed, Name, Pending};
 use engine::{Error, ErrorKind};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

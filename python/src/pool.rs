@@ -141,7 +141,8 @@ impl Engine {
         let pickle = Pickle::import(py, "dump_arguments")?;
         let failed = Arc::new(Mutex::new(None));
         let launcher = PythonLauncher::new(launcher, failed.clone());
-        let mut builder = Pool::builder().processes(processes).slots(SLOTS).retries(retries).launcher(launcher);
+        let mut builder =
+            Pool::builder().processes(processes).slots(SLOTS).retries(retries).launcher(launcher);
         if let Some(tasks) = maxtasksperchild {
             builder = builder.max_tasks_per_child(tasks);
         }

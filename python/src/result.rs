@@ -2,11 +2,11 @@
 
 use crate::answer;
 use crate::call::{self, Message};
-use crate::pool::{Engine, Shared};
 use crate::error::to_py;
 use crate::function::Definition;
 use crate::map;
 use crate::overflow::{Task, is_full, submit};
+use crate::pool::{Engine, Shared};
 use crate::wait;
 use engine::Error;
 use engine::raw::{Bytes, Caller, Pending};
@@ -290,7 +290,10 @@ impl ApplyResult {
     }
 
     #[classmethod]
-    fn __class_getitem__(cls: &Bound<'_, pyo3::types::PyType>, item: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    fn __class_getitem__(
+        cls: &Bound<'_, pyo3::types::PyType>,
+        item: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
         alias(cls, item)
     }
 }
@@ -304,7 +307,8 @@ pub(crate) struct Callbacks {
 
 impl Callbacks {
     pub(crate) fn new(good: Option<Bound<'_, PyAny>>, bad: Option<Bound<'_, PyAny>>) -> Self {
-        let callable = |object: Option<Bound<'_, PyAny>>| object.filter(|object| !object.is_none()).map(Bound::unbind);
+        let callable =
+            |object: Option<Bound<'_, PyAny>>| object.filter(|object| !object.is_none()).map(Bound::unbind);
         Callbacks { good: callable(good), bad: callable(bad) }
     }
 
@@ -349,7 +353,9 @@ impl Call<'_, '_> {
     fn message(&self, engine: &Engine) -> (Message, Option<Arc<Definition>>, Option<PyErr>) {
         let definition = match engine.functions.define(&engine.hasty, &engine.shared.pickle, self.function) {
             Ok(definition) => definition,
-            Err(error) => return (Message { bytes: call::echo(0).to_vec(), keep: Vec::new() }, None, Some(error)),
+            Err(error) => {
+                return (Message { bytes: call::echo(0).to_vec(), keep: Vec::new() }, None, Some(error));
+            }
         };
         match self.encode(engine, &definition) {
             Ok(message) => (message, Some(definition), None),
@@ -469,10 +475,7 @@ impl Begun {
 }
 
 /// What is done on the thread for callbacks: one after the other, before anybody is told that the result is there.
-fn job(
-    result: Py<ApplyResult>,
-    callbacks: Callbacks,
-) -> impl FnOnce(Result<Bytes, Error>) + Send + 'static {
+fn job(result: Py<ApplyResult>, callbacks: Callbacks) -> impl FnOnce(Result<Bytes, Error>) + Send + 'static {
     move |outcome| {
         Python::attach(|py| {
             let this = result.get();

@@ -245,7 +245,8 @@ impl<'c, 'g> Chunk<'c, 'g> {
     #[inline]
     fn settle(&mut self) {
         while self.writer.items() < self.next - self.first {
-            self.writer.push_failure(Status::FailedWith, &told_failure(&Failure::new(-1, "it got no output")).1);
+            self.writer
+                .push_failure(Status::FailedWith, &told_failure(&Failure::new(-1, "it got no output")).1);
         }
     }
 
@@ -288,7 +289,9 @@ fn taken(call: &mut Call<'_>, block: &Block<'_>, first: u32, count: u32, run: &K
     let mut chunk = Chunk { block, next: first, end: first + count, first, writer, on_item: *on_item };
     let ended = catch(|| run(&mut chunk));
     let (status, text) = match ended {
-        Ok(()) => (Status::FailedWith, told_failure(&Failure::new(-1, "the function took no notice of it")).1),
+        Ok(()) => {
+            (Status::FailedWith, told_failure(&Failure::new(-1, "the function took no notice of it")).1)
+        }
         Err(panic) => (Status::Panicked, panic_text(&panic)),
     };
     for _ in chunk.writer.items()..count {

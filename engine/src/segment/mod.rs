@@ -226,7 +226,16 @@ impl Segment {
         let start = layout.sizes.region * u64::from(index);
         let region = Mapping::read_write(data_fd.as_fd(), start, layout.sizes.region as usize)?;
         let [control_fd, data_fd] = [control_fd, data_fd].map(Held::Shared);
-        Ok(Segment { control, data, region, index, control_fd, data_fd, unused: Arc::default(), lending: OnceLock::new() })
+        Ok(Segment {
+            control,
+            data,
+            region,
+            index,
+            control_fd,
+            data_fd,
+            unused: Arc::default(),
+            lending: OnceLock::new(),
+        })
     }
 
     pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {

@@ -1,15 +1,13 @@
 //! Parts of a file, copied page by page as they are written to.
 
 use super::memory::page_size;
-use super::pagemap;
+use super::unused::Unused;
 use crate::error::{Error, Result};
 use crate::sync::private::{Private, PrivateU8};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use slab::Slab;
-use std::cell::{OnceCell, UnsafeCell};
-use std::collections::VecDeque;
-use std::fs::File;
+use std::cell::UnsafeCell;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -49,95 +47,6 @@ const _: () = {
     const fn shared_by_threads<T: Send + Sync>() {}
     shared_by_threads::<CopyOnWrite>();
 };
-
-/// Most mappings that are kept for later, and most bytes of them: what they cost is page tables, a 512th of that.
-const KEPT: usize = 32;
-const KEPT_BYTES: usize = 4 << 30;
-
-/// Mappings of one file that nobody uses at the moment, with none of their pages copied: to map the same part again
-/// takes a page fault for each few pages that are looked at.
-#[derive(Default)]
-pub(crate) struct Unused {
-    kept: Mutex<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    /// Where in the file each begins; the one that was used last comes last.
-    mappings: VecDeque<(u64, Pages)>,
-    bytes: usize,
-    /// Bytes of copies that have been dropped.
-    copied: u64,
-    /// Nothing is kept any more.
-    closed: bool,
-    /// Tells which pages of this process are copies; `None` if that cannot be told.
-    pagemap: OnceCell<Option<File>>,
-}
-
-impl Unused {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many bytes of mappings have been written to until they were not needed any more, in whole pages.
-    pub(crate) fn copied(&self) -> u64 {
-        self.lock().copied
-    }
-
-    /// A mapping that begins there in the file and is at least so long.
-    fn take(&self, offset: u64, len: usize) -> Option<Pages> {
-        let mut kept = self.lock();
-        let at = kept.mappings.iter().rposition(|&(start, pages)| start == offset && pages.len >= len)?;
-        let (_, pages) = kept.mappings.remove(at)?;
-        kept.bytes -= pages.len;
-        drop(kept);
-        if pages.advise(Advice::LinuxDoFork).is_err() {
-            pages.unmap();
-            return None;
-        }
-        Some(pages)
-    }
-
-    /// Keeps a mapping, or unmaps it.
-    fn put(&self, offset: u64, pages: Pages) {
-        let mut kept = self.lock();
-        let keep = !kept.closed && pages.len <= KEPT_BYTES && kept.drop_copies(pages);
-        // A child has no use for it, and must not have to look after it.
-        if !keep || pages.advise(Advice::LinuxDontFork).is_err() {
-            drop(kept);
-            return pages.unmap();
-        }
-        kept.mappings.push_back((offset, pages));
-        kept.bytes += pages.len;
-        while kept.mappings.len() > KEPT || kept.bytes > KEPT_BYTES {
-            let Some((_, oldest)) = kept.mappings.pop_front() else { break };
-            kept.bytes -= oldest.len;
-            oldest.unmap();
-        }
-    }
-
-    /// Unmaps all that is kept, and from now on whatever comes.
-    pub(crate) fn close(&self) {
-        let mut kept = self.lock();
-        kept.closed = true;
-        kept.bytes = 0;
-        let mappings = std::mem::take(&mut kept.mappings);
-        drop(kept);
-        mappings.into_iter().for_each(|(_, pages)| pages.unmap());
-    }
-}
-
-impl Kept {
-    /// Makes all pages show the file again; `false` if it cannot be told which are to.
-    fn drop_copies(&mut self, pages: Pages) -> bool {
-        let pagemap = self.pagemap.get_or_init(|| File::open("/proc/self/pagemap").ok());
-        let forget = |copies: Pages| {
-            self.copied += copies.len as u64;
-            copies.forget()
-        };
-        pagemap.as_ref().is_some_and(|pagemap| pagemap::each_copy(pagemap, pages, forget))
-    }
-}
 
 /// A view, as far as a fork has to know it.
 struct Live {
@@ -286,14 +195,14 @@ impl Live {
 
 impl Pages {
     /// Whoever had a pointer into it has been told.
-    fn unmap(self) {
+    pub(super) fn unmap(self) {
         // SAFETY: a mapping of this module's, of which nobody knows any more.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
 
     /// Makes pages that are copies show the file again. Nobody looks at them. Whether that was possible.
-    fn forget(self) -> bool {
+    pub(super) fn forget(self) -> bool {
         // SAFETY: inside of a mapping of this module's.
         unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxDontNeed) }.is_ok()
     }
@@ -331,7 +240,7 @@ impl Pages {
         }
     }
 
-    fn advise(self, advice: Advice) -> Result<(), Errno> {
+    pub(super) fn advise(self, advice: Advice) -> Result<(), Errno> {
         // SAFETY: inside of the mapping. No advice that is given by this changes what the process sees.
         unsafe { madvise(self.start.as_ptr().cast(), self.len, advice) }
     }
@@ -495,7 +404,8 @@ mod tests {
             Fork::Child => {
                 // SAFETY: mapped in the child by the handler.
                 let good = unsafe {
-                    let there = std::slice::from_raw_parts_mut(shared.ptr().as_ptr().add(page + 16), 2 * page);
+                    let there =
+                        std::slice::from_raw_parts_mut(shared.ptr().as_ptr().add(page + 16), 2 * page);
                     let same = there.iter().all(|&byte| byte == 1);
                     there.fill(9);
                     same
@@ -508,7 +418,8 @@ mod tests {
                 assert!(child.wait_dead(None));
                 assert_eq!(child.wait_status(), Some(Exit::Code(7)));
                 // SAFETY: inside of the mapping.
-                assert_eq!(unsafe { shared.ptr().add(2 * page).read() }, 1, "the child has written to its own");
+                let here = unsafe { shared.ptr().add(2 * page).read() };
+                assert_eq!(here, 1, "the child has written to its own");
             }
         }
         drop(lent);
@@ -521,7 +432,10 @@ mod tests {
         for (offset, len) in
             [(0, 0), (0, 2 * page + 1), (2 * page, 1), (u64::MAX, 2), (1, 2 * page), (1, u64::MAX)]
         {
-            assert!(CopyOnWrite::new(&Arc::default(), fd.as_fd(), offset, len as usize).is_err(), "{offset} {len}");
+            assert!(
+                CopyOnWrite::new(&Arc::default(), fd.as_fd(), offset, len as usize).is_err(),
+                "{offset} {len}"
+            );
         }
         assert!(CopyOnWrite::new(&Arc::default(), fd.as_fd(), 2 * page - 1, 1).is_ok());
     }

@@ -9,9 +9,10 @@ mod memory;
 mod pagemap;
 mod process;
 mod program;
+mod unused;
 
 pub(crate) use channel::{Channel, EventFd, Listener, Received, Sent, Timer, Wait, connect, poll_for};
-pub(crate) use copy::{CopyOnWrite, Lent, Unused};
+pub(crate) use copy::{CopyOnWrite, Lent};
 pub(crate) use cpus::{begin_elsewhere, usable_cpus, yield_cpu};
 pub(crate) use inspect::{children, fate, memfds_of, name_of, open_sealed};
 pub(crate) use memory::{Mapping, create_memfd, physical_memory};
@@ -22,3 +23,4 @@ pub(crate) use process::{
     set_parent_death_signal, start_time, still_maps, still_runs, wait_for_child,
 };
 pub(crate) use program::{Program, current_exe_path};
+pub(crate) use unused::Unused;

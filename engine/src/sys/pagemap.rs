@@ -147,7 +147,8 @@ mod tests {
             mmap(std::ptr::null_mut(), page * count, access, MapFlags::PRIVATE, fd.as_fd(), 0).unwrap()
         };
         let start = NonNull::new(mapped.cast::<u8>()).unwrap();
-        let written = |index: usize| index % 7 == 0 || (1000..1500).contains(&index) || index == count - 1;
+        let written =
+            |index: usize| index.is_multiple_of(7) || (1000..1500).contains(&index) || index == count - 1;
         for index in 0..count {
             // SAFETY: inside of the mapping; half of the others are looked at.
             unsafe {

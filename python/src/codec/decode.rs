@@ -85,7 +85,8 @@ impl<'b> Decoder<'_, 'b, '_> {
                     Ok(exception) => PyErr::from_value(exception),
                     // Not every exception can be made again of what it was made of. Why it was raised is not lost.
                     Err(error) => {
-                        let cause = PyModule::import(py, "multiprocessing.pool")?.getattr("RemoteTraceback")?;
+                        let cause =
+                            PyModule::import(py, "multiprocessing.pool")?.getattr("RemoteTraceback")?;
                         error.set_cause(py, Some(PyErr::from_value(cause.call1((traceback,))?)));
                         error
                     }

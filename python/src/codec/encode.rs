@@ -103,7 +103,11 @@ impl Encoder<'_, '_> {
     }
 
     /// Appends a pair of arguments and named arguments.
-    pub(crate) fn named_arguments(&mut self, args: &Bound<'_, PyAny>, kwds: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub(crate) fn named_arguments(
+        &mut self,
+        args: &Bound<'_, PyAny>,
+        kwds: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let (start, stored) = (self.out.len(), self.store.count());
         self.tuple(2);
         // What both refer to has more references than one.
@@ -280,8 +284,9 @@ impl Encoder<'_, '_> {
     fn within(&self, object: &Bound<'_, PyAny>, referred: Referred) -> Referred {
         // One reference is its container's, one is ours.
         // SAFETY: a live object.
+        let references = unsafe { ffi::Py_REFCNT(object.as_ptr()) };
         match referred {
-            Referred::Contained if unsafe { ffi::Py_REFCNT(object.as_ptr()) } > 2 => Referred::Shared,
+            Referred::Contained if references > 2 => Referred::Shared,
             Referred::Alone => Referred::Contained,
             other => other,
         }
