@@ -16,6 +16,8 @@ mod map;
 mod payloads;
 #[path = "methods/raw.rs"]
 mod raw;
+#[path = "methods/raw_chunks.rs"]
+mod raw_chunks;
 #[path = "methods/raw_memory.rs"]
 mod raw_memory;
 #[path = "methods/raw_submitting.rs"]
@@ -36,6 +38,7 @@ fn main() {
     raw::register();
     raw_memory::register();
     raw_submitting::register();
+    raw_chunks::register();
     ringpool::init();
     let tests = [
         apply::tests(),
@@ -48,6 +51,7 @@ fn main() {
         raw::tests(),
         raw_memory::tests(),
         raw_submitting::tests(),
+        raw_chunks::tests(),
         threads::tests(),
     ];
     ringpool_tests::run(tests.into_iter().flatten().collect())
