@@ -146,8 +146,13 @@ pub fn run(job: &Job) -> Result<(), String> {
     let wheel = wheel(job, &environment, &base)?;
     environment.install(job, &wheel)?;
 
-    job.run(environment.run("ruff").arg("check").arg("."))?;
-    job.run(environment.run("ruff").arg("format").arg("--check").arg("."))?;
+    for arguments in [&["check"][..], &["format", "--check"]] {
+        let ruff = arguments.iter().fold(environment.run("ruff"), |ruff, argument| ruff.arg(argument));
+        let ruff = ruff.arg("--config").arg("pyproject.toml");
+        job.run(
+            [".", "../bench/python", "../examples/python"].iter().fold(ruff, |ruff, path| ruff.arg(path)),
+        )?;
+    }
     job.run(environment.python("mypy"))?;
     let tests = root().join("python/tests");
     // Whether the stubs say what the native module has.
