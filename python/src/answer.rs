@@ -1,7 +1,8 @@
 //! What workers send back, as a client sees it.
 
 use crate::codec::{Answer, Decoder, FORWARD, Fetch, INT, NUMPY_FLOAT, NUMPY_INT};
-use crate::memory::View;
+use crate::error::is_urgent;
+use crate::memory::{View, may_map};
 use crate::pickle::Pickle;
 use engine::raw::{Bytes, Private};
 use pyo3::exceptions::PyRuntimeError;
@@ -28,11 +29,12 @@ fn span(bytes: &[u8], offset: u64, len: u64) -> PyResult<std::ops::Range<usize>>
 impl Fetch for Behind<'_> {
     fn buffer<'py>(&mut self, py: Python<'py>, offset: u64, len: u64) -> PyResult<Bound<'py, PyAny>> {
         let range = span(self.bytes, offset, len)?;
-        let private = Private::of_result(self.bytes, range.clone());
-        match private.map_err(|error| crate::error::to_py(py, &error, None))? {
-            Some(private) => Ok(Bound::new(py, View::mapped(Arc::new(private)))?.into_any()),
-            None => Ok(PyByteArray::new(py, &self.bytes[range]).into_any()),
+        if may_map()
+            && let Ok(Some(private)) = Private::of_result(self.bytes, range.clone())
+        {
+            return Ok(Bound::new(py, View::mapped(Arc::new(private)))?.into_any());
         }
+        Ok(PyByteArray::new(py, &self.bytes[range]).into_any())
     }
 
     fn bytes(&mut self, offset: u64, len: u64) -> PyResult<&[u8]> {
@@ -45,23 +47,35 @@ impl Fetch for Behind<'_> {
     }
 }
 
-/// The object, or the exception that came instead of it. An error is the decoder's own.
+/// What a task has come to: a value, or its exception.
+pub(crate) type Outcome<'py> = PyResult<Bound<'py, PyAny>>;
+
+/// What came of reading an answer: an exception that is [urgent](is_urgent) interrupted that, and it can be read again;
+/// any other is the outcome.
+fn read_answer<'py>(py: Python<'py>, answer: PyResult<Answer<'py>>) -> PyResult<Outcome<'py>> {
+    match answer {
+        Ok(Answer::Value(value)) => Ok(Ok(value)),
+        Ok(Answer::Raised(error)) => Ok(Err(error)),
+        Err(error) if is_urgent(py, &error) => Err(error),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// The object, or the exception that came instead of it.
 pub(crate) fn read<'py>(
     py: Python<'py>,
     pickle: &Pickle,
     bytes: &Arc<Bytes>,
     local: &mut dyn FnMut(Python<'_>, u64) -> PyErr,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Outcome<'py>> {
     let mut fetch = Behind { bytes, local };
     let mut rest: &[u8] = bytes;
     if let [FORWARD, place @ ..] = rest {
         let place = place.first_chunk().map_or(usize::MAX, |place| u64::from_ne_bytes(*place) as usize);
         rest = bytes.get(place..).ok_or_else(damaged)?;
     }
-    match (Decoder { pickle, bytes: rest, fetch: &mut fetch }).answer(py)? {
-        Answer::Value(value) => Ok(value),
-        Answer::Raised(error) => Err(error),
-    }
+    let answer = Decoder { pickle, bytes: rest, fetch: &mut fetch }.answer(py);
+    read_answer(py, answer)
 }
 
 /// For answers to calls that were sent as they should.
@@ -88,16 +102,14 @@ impl Fetch for Nothing {
 
 /// The same for an answer that is too short for anything to lie behind it.
 #[inline]
-pub(crate) fn read_short<'py>(py: Python<'py>, pickle: &Pickle, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn read_short<'py>(py: Python<'py>, pickle: &Pickle, bytes: &[u8]) -> PyResult<Outcome<'py>> {
     if let &[INT, ref number @ ..] = bytes
         && let Ok(number) = <[u8; 8]>::try_from(number)
     {
-        return Ok(i64::from_ne_bytes(number).into_pyobject(py)?.into_any());
+        return Ok(Ok(i64::from_ne_bytes(number).into_pyobject(py)?.into_any()));
     }
-    match (Decoder { pickle, bytes, fetch: &mut Nothing }).answer(py)? {
-        Answer::Value(value) => Ok(value),
-        Answer::Raised(error) => Err(error),
-    }
+    let answer = Decoder { pickle, bytes, fetch: &mut Nothing }.answer(py);
+    read_answer(py, answer)
 }
 
 /// Values of numpy that lie side by side, each with its tag: as many as there are of one kind. `None` if that is not

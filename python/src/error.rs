@@ -1,8 +1,14 @@
 //! The engine's errors as exceptions: `ringpool.errors`.
 
 use engine::{Error, ErrorKind, Exit};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule};
+
+/// Whether an exception is not about what was to be done but for whoever happens to do it, as a `KeyboardInterrupt` is.
+pub(crate) fn is_urgent(py: Python<'_>, error: &PyErr) -> bool {
+    !error.is_instance_of::<PyException>(py)
+}
 
 /// The exception for an error of the engine. `function` is what Python calls what was to be done.
 #[cold]

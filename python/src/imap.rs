@@ -2,7 +2,7 @@
 
 use crate::answer;
 use crate::call::{Message, echo};
-use crate::error::to_py;
+use crate::error::{is_urgent, to_py};
 use crate::fed::Fed;
 use crate::function::Definition;
 use crate::inline::Inline;
@@ -67,6 +67,12 @@ impl Items {
             Ok(definition) => Message::item(self.engine.get(), definition, &item, self.star),
             Err(error) => Err(error.clone_ref(py)),
         };
+        if let Err(error) = &encoded
+            && is_urgent(py, error)
+        {
+            self.end(py);
+            return Some(encoded);
+        }
         Some(Ok(encoded.unwrap_or_else(|error| {
             let mut wrong = lock(&self.wrong);
             let token = wrong.next;
@@ -108,6 +114,8 @@ pub(crate) struct IMapIterator {
     wrong: Arc<Mutex<Wrong>>,
     engine: Py<Engine>,
     name: String,
+    /// A result that was not read, because something urgent came.
+    again: Mutex<Option<Arc<Bytes>>>,
     /// Kept alive until the end: the pool.
     owner: Mutex<Option<Py<PyAny>>>,
 }
@@ -160,20 +168,30 @@ pub(crate) fn start<'py>(
         wrong,
         engine: engine.clone().unbind(),
         name,
+        again: Mutex::default(),
         owner: Mutex::new(Some(owner.unbind())),
     };
+    if let Some(urgent) = iterator.urgent(py) {
+        return Err(urgent);
+    }
     Ok((Bound::new(py, iterator)?, iteration))
 }
 
 impl IMapIterator {
-    fn read<'py>(&self, py: Python<'py>, output: Result<Bytes, Error>) -> PyResult<Bound<'py, PyAny>> {
+    fn read<'py>(&self, py: Python<'py>, output: Result<Arc<Bytes>, Error>) -> PyResult<Bound<'py, PyAny>> {
         match output {
             Ok(bytes) => {
                 let mut local = |py: Python<'_>, token| {
                     let error = lock(&self.wrong).items.remove(&token);
                     error.unwrap_or_else(|| answer::no_local(py, token))
                 };
-                answer::read(py, &self.engine.get().pickle, &Arc::new(bytes), &mut local)
+                match answer::read(py, &self.engine.get().pickle, &bytes, &mut local) {
+                    Ok(outcome) => outcome,
+                    Err(urgent) => {
+                        *lock(&self.again) = Some(bytes);
+                        Err(urgent)
+                    }
+                }
             }
             Err(error) => {
                 let raised = match error.kind() {
@@ -183,6 +201,13 @@ impl IMapIterator {
                 Err(raised.unwrap_or_else(|| to_py(py, &error, Some(&self.name))))
             }
         }
+    }
+
+    /// What came while an item was taken, and is not about that.
+    fn urgent(&self, py: Python<'_>) -> Option<PyErr> {
+        let mut wrong = lock(&self.wrong);
+        wrong.iterable.as_ref().filter(|&error| is_urgent(py, error))?;
+        wrong.iterable.take()
     }
 
     fn end(&self, py: Python<'_>) -> PyResult<()> {
@@ -208,17 +233,31 @@ impl IMapIterator {
     #[pyo3(signature = (timeout=None))]
     fn next<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         self.engine.get().shared.check(py)?;
+        let again = lock(&self.again).take();
+        if let Some(bytes) = again {
+            return self.read(py, Ok(bytes));
+        }
         let deadline = wait::deadline(timeout);
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let slice = left.map_or(wait::SLICE, |left| left.min(wait::SLICE));
-            match self.iteration.next(py, slice)? {
-                Step::Output(output) => return self.read(py, output),
+            let step = self.iteration.next(py, slice)?;
+            let urgent = self.urgent(py);
+            match step {
+                Step::Output(output) => {
+                    let output = output.map(Arc::new);
+                    let Some(urgent) = urgent else { return self.read(py, output) };
+                    if let Ok(bytes) = output {
+                        *lock(&self.again) = Some(bytes);
+                    }
+                    return Err(urgent);
+                }
                 Step::End => {
                     self.end(py)?;
-                    return Err(PyStopIteration::new_err(()));
+                    return Err(urgent.unwrap_or_else(|| PyStopIteration::new_err(())));
                 }
                 Step::Later => {
+                    urgent.map_or(Ok(()), Err)?;
                     py.check_signals()?;
                     if left.is_some_and(|left| left <= slice) {
                         return Err(timed_out(py));

@@ -3,7 +3,7 @@
 use crate::answer;
 use crate::call::{EACH, HEAD, ITEM, MANY, NUMBERS, STAR, STARRED, head};
 use crate::codec::{Encoder, Store};
-use crate::error::to_py;
+use crate::error::{is_urgent, to_py};
 use crate::function::Definition;
 use crate::memory::ClientStore;
 use crate::overflow::{Chunk, Task, is_full};
@@ -14,6 +14,7 @@ use engine::{Error, ErrorKind};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyRange};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub(crate) struct Sent {
     come: Mutex<Come>,
     /// Somebody makes objects of what has come.
     reading: AtomicBool,
+    /// What was being read when something urgent came: from which item on, and which of its results are read.
+    unread: Mutex<Vec<(usize, Results, usize)>>,
 }
 
 /// What has come of a map, as objects.
@@ -95,10 +98,21 @@ impl Sent {
             return Ok(false);
         }
         let _reading = Reading(&self.reading);
-        for (first, results) in self.pending.take() {
-            self.read_part(py, first, &results)?;
+        let unread = std::mem::take(&mut *self.unread());
+        let come = self.pending.take().into_iter().map(|(first, results)| (first, results, 0));
+        let mut parts = unread.into_iter().chain(come).collect::<VecDeque<_>>();
+        while let Some((first, results, read)) = parts.pop_front() {
+            if let Err((read, error)) = self.read_part(py, first, &results, read) {
+                parts.push_front((first, results, read));
+                self.unread().extend(parts);
+                return Err(error);
+            }
         }
         Ok(all)
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Vec<(usize, Results, usize)>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn come(&self) -> MutexGuard<'_, Come> {
@@ -151,17 +165,24 @@ impl Sent {
         results: Result<Arc<Results>, Error>,
     ) -> PyResult<Bound<'py, PyAny>> {
         match results {
-            Ok(results) => self.read_part(py, 0, &results)?,
+            Ok(results) => self.read_part(py, 0, &results, 0).map_err(|(_, error)| error)?,
             Err(error) => return Err(to_py(py, &error, Some(&self.name))),
         }
         self.values(py)
     }
 
     /// Makes objects of the results of the items from `first` on.
-    fn read_part(&self, py: Python<'_>, first: usize, results: &Results) -> PyResult<()> {
+    /// An error is one that is not about them, with the number of those that have been read.
+    fn read_part(
+        &self,
+        py: Python<'_>,
+        first: usize,
+        results: &Results,
+        read: usize,
+    ) -> Result<(), (usize, PyErr)> {
         let pickle = &self.shared.pickle;
-        let list = self.list(py)?;
-        let mut index = 0;
+        let list = self.list(py).map_err(|error| (read, error))?;
+        let mut index = read;
         let put = |index: usize, value: PyResult<Bound<'_, PyAny>>| match value {
             Ok(value) if first + index < self.count => {
                 // SAFETY: a place of the list, which takes the reference.
@@ -178,7 +199,8 @@ impl Sent {
                 Some(Ok((bytes, size))) if size > 0 && size <= SHORT => {
                     // Side by side, and too short for anything that lies behind.
                     if size == 9
-                        && let Some(values) = answer::read_numbers(py, bytes)?
+                        && let Some(values) =
+                            answer::read_numbers(py, bytes).map_err(|error| (index, error))?
                     {
                         for value in values.iter() {
                             put(index, Ok(value));
@@ -187,7 +209,8 @@ impl Sent {
                         continue;
                     }
                     for item in bytes.chunks_exact(size) {
-                        put(index, answer::read_short(py, pickle, item));
+                        let outcome = answer::read_short(py, pickle, item);
+                        put(index, outcome.map_err(|error| (index, error))?);
                         index += 1;
                     }
                 }
@@ -200,10 +223,10 @@ impl Sent {
                 _ => {
                     let value = match results.bytes(index) {
                         Some(Ok(bytes)) => answer::read(py, pickle, &Arc::new(bytes), &mut answer::no_local),
-                        Some(Err(error)) => Err(to_py(py, error, Some(&self.name))),
-                        None => Err(PyRuntimeError::new_err("a map has lost an item")),
+                        Some(Err(error)) => Ok(Err(to_py(py, error, Some(&self.name)))),
+                        None => Ok(Err(PyRuntimeError::new_err("a map has lost an item"))),
                     };
-                    put(index, value);
+                    put(index, value.map_err(|error| (index, error))?);
                     index += 1;
                 }
             }
@@ -361,6 +384,7 @@ pub(crate) fn submit<'py>(
         Err(_) => String::new(),
     };
     match defined {
+        Err(error) if is_urgent(py, &error) => return Err(error),
         Err(error) => {
             early = Some((0, error));
             feed.fail(0, count, unsent());
@@ -375,6 +399,7 @@ pub(crate) fn submit<'py>(
                         let chunk = Chunk { bytes, count: end - first };
                         feeding.push(first, chunk, std::mem::take(&mut store.keep));
                     }
+                    Err(error) if is_urgent(py, &error) => return Err(error), // the rest is not sent
                     Err(error) => {
                         store.keep.clear();
                         if early.is_none() {
@@ -398,6 +423,7 @@ pub(crate) fn submit<'py>(
         early: Mutex::new(early),
         come: Mutex::default(),
         reading: AtomicBool::new(false),
+        unread: Mutex::default(),
     };
     let result = make(ApplyResult::new(Work::Map(sent), told, owner))?;
     if !callbacks.is_none() {

@@ -12,6 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -40,6 +41,23 @@ pub(crate) struct View {
     bytes: Held,
 }
 
+/// Views that are mapped now. A process can have some 65,000 mappings, which others need, too.
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+const MOST_MAPPED: usize = 8192;
+
+/// Whether there may be more of them.
+pub(crate) fn may_map() -> bool {
+    MAPPED.load(Ordering::Relaxed) < MOST_MAPPED
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if let Held::Mapped(_) = self.bytes {
+            MAPPED.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 enum Held {
     /// Mapped privately: a page is copied when it is written to.
     Mapped(Arc<Private>),
@@ -48,6 +66,7 @@ enum Held {
 
 impl View {
     pub(crate) fn mapped(memory: Arc<Private>) -> Self {
+        MAPPED.fetch_add(1, Ordering::Relaxed);
         View { bytes: Held::Mapped(memory) }
     }
 

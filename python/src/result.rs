@@ -1,8 +1,8 @@
 //! The result of one call, now or later.
 
-use crate::answer;
+use crate::answer::{self, Outcome};
 use crate::call::{self, Message};
-use crate::error::to_py;
+use crate::error::{is_urgent, to_py};
 use crate::function::Definition;
 use crate::map;
 use crate::overflow::{Task, is_full, submit};
@@ -145,7 +145,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    fn read<'py>(&self, py: Python<'py>, outcome: Result<Bytes, Error>) -> PyResult<Bound<'py, PyAny>> {
+    fn read<'py>(&self, py: Python<'py>, outcome: Result<Bytes, Error>) -> PyResult<Outcome<'py>> {
         let mut early = |_: Python<'_>, _| {
             let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
             early.unwrap_or_else(|| answer::no_local(py, 0))
@@ -154,7 +154,7 @@ impl Sent {
             Ok(bytes) => answer::read(py, &self.shared.pickle, &Arc::new(bytes), &mut early),
             Err(error) => {
                 let name = self.definition.as_ref().map(|definition| definition.name.as_str());
-                Err(to_py(py, &error, name))
+                Ok(Err(to_py(py, &error, name)))
             }
         }
     }
@@ -201,7 +201,7 @@ impl ApplyResult {
     }
 
     /// Settles it, calls its callbacks, and says that it is there.
-    pub(crate) fn tell(&self, py: Python<'_>, result: PyResult<Bound<'_, PyAny>>, callbacks: &Callbacks) {
+    pub(crate) fn tell(&self, py: Python<'_>, result: Outcome<'_>, callbacks: &Callbacks) {
         let _telling = Telling::begin();
         match (self.settle(py, result), callbacks) {
             (Ok(value), Callbacks { good: Some(good), .. }) => tell(py, good, value.bind(py)),
@@ -215,28 +215,27 @@ impl ApplyResult {
     }
 
     /// The result, if it is there.
-    fn look(&self, py: Python<'_>) -> Option<&Settled> {
+    fn look(&self, py: Python<'_>) -> PyResult<Option<&Settled>> {
         if let Some(told) = &self.told {
-            return if told.is_set() { self.value.get() } else { None };
+            return Ok(if told.is_set() { self.value.get() } else { None });
         }
         if let Some(value) = self.value.get() {
-            return Some(value);
+            return Ok(Some(value));
         }
-        let result = match &self.work {
-            Work::Call(sent) if sent.shared.check(py).is_err() => return None,
-            Work::Call(sent) if sent.place.is_ready() => sent.read(py, sent.place.take()?),
-            Work::Map(sent) => match sent.read_some(py) {
-                Ok(true) => sent.values(py),
-                Ok(false) => return None,
-                Err(error) => Err(error),
+        let outcome = match &self.work {
+            Work::Call(sent) if sent.shared.check(py).is_err() => return Ok(None),
+            Work::Call(sent) if sent.place.is_ready() => match sent.place.take() {
+                Some(outcome) => sent.read(py, outcome)?,
+                None => return Ok(None),
             },
-            _ => return None,
+            Work::Map(sent) if sent.read_some(py)? => sent.values(py),
+            _ => return Ok(None),
         };
-        Some(self.settle(py, result))
+        Ok(Some(self.settle(py, outcome)))
     }
 
     fn await_it(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<&Settled>> {
-        if let Some(value) = self.look(py) {
+        if let Some(value) = self.look(py)? {
             return Ok(Some(value));
         }
         match &self.work {
@@ -250,7 +249,7 @@ impl ApplyResult {
                 return Ok(None);
             }
             // Of a map, it may be a part that has come.
-            if let Some(value) = self.look(py) {
+            if let Some(value) = self.look(py)? {
                 return Ok(Some(value));
             }
         }
@@ -287,13 +286,13 @@ impl ApplyResult {
     }
 
     /// Whether the result is there.
-    fn ready(&self, py: Python<'_>) -> bool {
-        self.look(py).is_some()
+    fn ready(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.look(py)?.is_some())
     }
 
     /// Whether there was no exception.
     fn successful(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        match slf.get().look(slf.py()) {
+        match slf.get().look(slf.py())? {
             Some(value) => Ok(value.is_ok()),
             None => Err(not_ready(slf.as_any())),
         }
@@ -385,18 +384,17 @@ pub(crate) struct Call<'a, 'py> {
 
 impl Call<'_, '_> {
     /// As bytes; or what is wrong with it, and a message that only comes back.
-    fn message(&self, engine: &Engine) -> (Message, Option<Arc<Definition>>, Option<PyErr>) {
+    /// An error is one that is not about the call.
+    fn message(&self, engine: &Engine) -> PyResult<(Message, Option<Arc<Definition>>, Option<PyErr>)> {
+        let echo = || Message { bytes: call::echo(0).to_vec(), keep: Vec::new() };
+        let unless_urgent = |error| if is_urgent(self.args.py(), &error) { Err(error) } else { Ok(error) };
         let definition = match engine.functions.define(&engine.hasty, &engine.shared.pickle, self.function) {
             Ok(definition) => definition,
-            Err(error) => {
-                return (Message { bytes: call::echo(0).to_vec(), keep: Vec::new() }, None, Some(error));
-            }
+            Err(error) => return Ok((echo(), None, Some(unless_urgent(error)?))),
         };
         match self.encode(engine, &definition) {
-            Ok(message) => (message, Some(definition), None),
-            Err(error) => {
-                (Message { bytes: call::echo(0).to_vec(), keep: Vec::new() }, Some(definition), Some(error))
-            }
+            Ok(message) => Ok((message, Some(definition), None)),
+            Err(error) => Ok((echo(), Some(definition), Some(unless_urgent(error)?))),
         }
     }
 
@@ -444,7 +442,7 @@ struct Begun {
 
 fn begin(engine: &Engine, call: &Call<'_, '_>) -> PyResult<Begun> {
     engine.shared.check(call.args.py())?;
-    let (message, definition, early) = call.message(engine);
+    let (message, definition, early) = call.message(engine)?;
     let caller = call.caller.clone();
     let pending = if engine.overflow.is_empty() {
         submit(&caller, engine.name, &message.bytes, &message.keep)
@@ -515,7 +513,9 @@ fn job(result: Py<ApplyResult>, callbacks: Callbacks) -> impl FnOnce(Result<Byte
         Python::attach(|py| {
             let this = result.get();
             if let Work::Call(sent) = &this.work {
-                this.tell(py, sent.read(py, outcome), &callbacks);
+                // Nothing urgent comes to this thread.
+                let outcome = sent.read(py, outcome).unwrap_or_else(Err);
+                this.tell(py, outcome, &callbacks);
             }
             drop((result, callbacks));
         });

@@ -2,10 +2,11 @@
 
 use super::habit::Habit;
 use crate::codec::Fetch;
-use crate::memory::{Copied, View};
+use crate::memory::{Copied, View, may_map};
 use engine::raw::{Private, buffer_at};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyByteArray;
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 
@@ -33,10 +34,15 @@ impl Fetch for Sent<'_> {
             let copied = Copied::new(bytes)?;
             return Ok(Bound::new(py, View::copied(copied))?.into_any());
         }
-        self.habit.note_mapped(bytes.len());
+        if !may_map() {
+            return Ok(PyByteArray::new(py, bytes).into_any());
+        }
         // SAFETY: `settle` sees to it before the task ends.
-        let private = unsafe { Private::of_task(bytes) };
-        let private = Arc::new(private.map_err(|error| crate::error::to_py(py, &error, None))?);
+        let Ok(private) = (unsafe { Private::of_task(bytes) }) else {
+            return Ok(PyByteArray::new(py, bytes).into_any()); // there are too many mappings
+        };
+        self.habit.note_mapped(bytes.len());
+        let private = Arc::new(private);
         self.views.borrow_mut().push(Arc::downgrade(&private));
         Ok(Bound::new(py, View::mapped(private))?.into_any())
     }
