@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 /// The oldest that the package is for, and the one that has to be there for CPython's own tests.
 const OLDEST: u32 = 11;
 
+/// Our tests are asleep for half of their time.
+const PARTS: usize = 3;
+
 /// Prints what we want to know of an interpreter; fails for what cannot make an environment.
 const PROBE: &str = "\
 import sys, venv, ensurepip, importlib.util as util
@@ -129,6 +132,19 @@ fn together(job: &Job, commands: Vec<Cmd>) -> Result<(), String> {
     })
 }
 
+/// Our own tests in a few parts, to be run beside each other.
+fn parts(tests: &Path, pytest: impl Fn() -> Cmd) -> Result<Vec<Cmd>, String> {
+    let names = io(tests, std::fs::read_dir(tests))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let mut files: Vec<String> =
+        names.filter(|name| name.starts_with("test_") && name.ends_with(".py")).collect();
+    files.sort();
+    let part =
+        |number| files.iter().skip(number).step_by(PARTS).fold(pytest(), |pytest, file| pytest.arg(file));
+    Ok((0..PARTS).map(part).collect())
+}
+
 pub fn run(job: &Job) -> Result<(), String> {
     let base = target().join("python");
     let pythons = pythons();
@@ -164,7 +180,8 @@ pub fn run(job: &Job) -> Result<(), String> {
 
     // CPython's tests of `multiprocessing.Pool`, with ours in its place, beside our own.
     let cpython = |environment: &Environment| environment.run("python").arg("tests/cpython/run.py");
-    let mut runs = vec![pytest().arg("."), cpython(&environment)];
+    let mut runs = parts(&tests, pytest)?;
+    runs.push(cpython(&environment));
     for python in pythons[1..].iter().filter(|python| python.has_tests) {
         let environment = Environment::of(job, &base, python)?;
         environment.install(job, &wheel)?;
