@@ -1,6 +1,6 @@
 //! What workers send back, as a client sees it.
 
-use crate::codec::{Answer, Decoder, FORWARD, Fetch, NUMPY_FLOAT, NUMPY_INT};
+use crate::codec::{Answer, Decoder, FORWARD, Fetch, INT, NUMPY_FLOAT, NUMPY_INT};
 use crate::memory::View;
 use crate::pickle::Pickle;
 use engine::raw::{Bytes, Private};
@@ -89,6 +89,11 @@ impl Fetch for Nothing {
 /// The same for an answer that is too short for anything to lie behind it.
 #[inline]
 pub(crate) fn read_short<'py>(py: Python<'py>, pickle: &Pickle, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if let &[INT, ref number @ ..] = bytes
+        && let Ok(number) = <[u8; 8]>::try_from(number)
+    {
+        return Ok(i64::from_ne_bytes(number).into_pyobject(py)?.into_any());
+    }
     match (Decoder { pickle, bytes, fetch: &mut Nothing }).answer(py)? {
         Answer::Value(value) => Ok(value),
         Answer::Raised(error) => Err(error),

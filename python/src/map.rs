@@ -132,14 +132,15 @@ impl Sent {
     /// All values, or the exception of the first item that has one. All have been read.
     pub(crate) fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((first, error)) = early {
-            self.fail(first, error);
-        }
         let list = self.list(py)?;
         let come = std::mem::take(&mut *self.come());
-        match come.failed {
-            Some((_, error)) => Err(error),
-            None => Ok(list.into_any()),
+        match (early, come.failed) {
+            // What was not sent failed in the engine, too, which knows nothing of the reason.
+            (Some((unsent, error)), failed) if failed.as_ref().is_none_or(|&(first, _)| unsent <= first) => {
+                Err(error)
+            }
+            (_, Some((_, error))) => Err(error),
+            (_, None) => Ok(list.into_any()),
         }
     }
 
@@ -259,7 +260,15 @@ impl Feeding<'_> {
         let mut bytes = self.begin(EACH, (end - first) * 9);
         for index in first..end {
             let mut encoder = Encoder { pickle: &self.engine.pickle, out: &mut bytes, store: &mut *store };
-            if !encoder.small(&list.get_item(index)?)? {
+            // SAFETY: a live list, which gives a reference that it keeps, or null if it has become shorter.
+            let item = unsafe { pyo3::ffi::PyList_GetItem(list.as_ptr(), index as pyo3::ffi::Py_ssize_t) };
+            // SAFETY: as above; nothing is called meanwhile that could take it from the list.
+            if !item.is_null() && unsafe { encoder.number(item) } {
+                continue;
+            }
+            // SAFETY: as above.
+            let item = unsafe { Bound::from_borrowed_ptr_or_err(list.py(), item)? };
+            if !encoder.small(&item)? {
                 store.truncate(0);
                 return Ok(None);
             }

@@ -95,6 +95,27 @@ impl Encoder<'_, '_> {
         }
     }
 
+    /// Appends a number, if that is all that it takes; whether it was one.
+    ///
+    /// # Safety
+    ///
+    /// A live object.
+    #[inline(always)]
+    pub(crate) unsafe fn number(&mut self, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: a live object, and a number.
+        unsafe {
+            if ffi::Py_TYPE(object) != &raw mut ffi::PyLong_Type {
+                return false;
+            }
+            let mut overflow: c_int = 0;
+            let value = ffi::PyLong_AsLongLongAndOverflow(object, &mut overflow);
+            if overflow == 0 {
+                self.word(INT, value.to_ne_bytes());
+            }
+            overflow == 0
+        }
+    }
+
     /// Appends a value that needs no pickle; whether it was one. If not, part of it may
     /// have been appended.
     #[inline]

@@ -11,7 +11,7 @@ use crate::pickle::Pickle;
 use engine::raw::{Chunk, Failure};
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyRange, PySlice};
+use pyo3::types::{PyRange, PySlice};
 
 /// Outputs of a chunk that lie side by side have at most so many bytes.
 const SHORT: usize = 64;
@@ -79,11 +79,22 @@ pub(super) fn results<'py>(
             for _ in 0..first {
                 decoder.value(py)?; // done already, by one that died after it
             }
-            let items = PyList::empty(py);
-            for _ in first..end {
-                items.append(decoder.value(py)?)?;
+            let count = end - first;
+            // SAFETY: a new list, whose places are all filled before anybody sees it; should that end early, Python
+            // knows what to do with a list that has gaps.
+            unsafe {
+                let items = pyo3::ffi::PyList_New(count as pyo3::ffi::Py_ssize_t);
+                let items = Bound::from_owned_ptr_or_err(py, items)?;
+                for index in 0..count {
+                    let item = decoder.value(py)?;
+                    pyo3::ffi::PyList_SetItem(
+                        items.as_ptr(),
+                        index as pyo3::ffi::Py_ssize_t,
+                        item.into_ptr(),
+                    );
+                }
+                items
             }
-            items.into_any()
         }
         MANY => {
             let items = decoder.value(py)?;
