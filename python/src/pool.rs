@@ -101,6 +101,10 @@ impl Engine {
 
     /// Waits for the end of the pool.
     fn await_end(&self, py: Python<'_>) -> PyResult<()> {
+        if result::is_telling() {
+            // By the pool itself it is known not to wait for the thread that it is called by.
+            return py.detach(|| self.pool.join()).map_err(|error| to_py(py, &error, None));
+        }
         // On a thread of its own, for it cannot be interrupted.
         let done = Arc::new(Event::default());
         let outcome = Arc::new(Mutex::new(Ok(())));

@@ -13,6 +13,7 @@ use engine::raw::{Bytes, Caller, Pending};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -187,13 +188,21 @@ impl ApplyResult {
     fn settle(&self, py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> &Settled {
         let settled = settled(py, result);
         let value = self.value.get_or_init(|| settled); // another thread may have been first
+        if self.told.is_none() {
+            self.let_go();
+        }
+        value
+    }
+
+    /// Keeps the pool no longer alive.
+    fn let_go(&self) {
         let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(owner); // without the lock: it may be the last reference to the pool
-        value
     }
 
     /// Settles it, calls its callbacks, and says that it is there.
     pub(crate) fn tell(&self, py: Python<'_>, result: PyResult<Bound<'_, PyAny>>, callbacks: &Callbacks) {
+        let _telling = Telling::begin();
         match (self.settle(py, result), callbacks) {
             (Ok(value), Callbacks { good: Some(good), .. }) => tell(py, good, value.bind(py)),
             (Err(exception), Callbacks { bad: Some(bad), .. }) => tell(py, bad, exception.bind(py)),
@@ -202,6 +211,7 @@ impl ApplyResult {
         if let Some(told) = &self.told {
             told.set();
         }
+        self.let_go(); // the pool may end with it, right here
     }
 
     /// The result, if it is there.
@@ -295,6 +305,31 @@ impl ApplyResult {
         item: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
         alias(cls, item)
+    }
+}
+
+thread_local! {
+    /// Whether this thread runs callbacks.
+    static TELLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is called by a callback: then the thread that runs callbacks is not to be waited for.
+pub(crate) fn is_telling() -> bool {
+    TELLING.get()
+}
+
+/// Says that this thread runs callbacks, until it is dropped.
+struct Telling(bool);
+
+impl Telling {
+    fn begin() -> Self {
+        Telling(TELLING.replace(true))
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        TELLING.set(self.0);
     }
 }
 

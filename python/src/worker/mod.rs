@@ -14,7 +14,7 @@ use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use run::run;
 use sent::own;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::{OnceLock, Weak};
@@ -58,12 +58,7 @@ pub(crate) fn serve(py: Python<'_>, fd: i32, initialize: Py<PyAny>) -> PyResult<
             }),
             // The interpreter is held for a whole chunk; whoever waits for it gets it between chunks, and whenever
             // the interpreter itself lets go of it.
-            around: &|task| {
-                Python::attach(|_| {
-                    task();
-                    STATE.with(State::end_task);
-                });
-            },
+            around: &|task| Python::attach(|_| task()),
         };
         engine::raw::serve(seat, service)
     });
@@ -93,21 +88,22 @@ thread_local! {
 #[derive(Default)]
 struct State {
     pickle: OnceLock<Pickle>,
-    functions: RefCell<HashMap<u64, Known>>,
+    functions: RefCell<Known>,
     /// The one that was called last.
     last: RefCell<Option<(u64, Py<PyAny>)>>,
+    /// One that is only good for the running task.
+    fresh: RefCell<Option<(u64, Py<PyAny>)>>,
     /// Mappings of what the running task was sent.
     views: RefCell<Vec<Weak<Private>>>,
     habit: Habit,
-    /// Tasks that have ended.
-    tasks: Cell<u64>,
     bytes: RefCell<Vec<u8>>,
 }
 
+/// Functions by their numbers, and how many bytes of pickle they were made of.
+#[derive(Default)]
 struct Known {
-    function: Py<PyAny>,
-    /// The task for which it was made, if it is only good for that.
-    only: Option<u64>,
+    functions: HashMap<u64, Py<PyAny>>,
+    bytes: usize,
 }
 
 impl State {
@@ -121,17 +117,14 @@ impl State {
 
     /// What is there was the parent's, if that is a worker, too: of another pool, whose numbers mean something else.
     fn forget(&self) {
-        drop((self.functions.take(), self.last.take(), self.views.take()));
+        drop((self.functions.take(), self.last.take(), self.fresh.take(), self.views.take()));
     }
 
     /// Takes possession of what is still looked at of the task's input, which is gone when the task is over.
     fn settle(&self) {
+        drop(self.fresh.take());
         let views = self.views.take();
         own(&views);
         self.habit.learn();
-    }
-
-    fn end_task(&self) {
-        self.tasks.set(self.tasks.get() + 1);
     }
 }

@@ -11,10 +11,11 @@ use engine::raw::{Failure, Output};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use std::collections::HashMap;
 
 /// So many functions are kept.
 const FUNCTIONS: usize = 256;
+/// Made of so many bytes, at most, unless it is a single one.
+const FUNCTION_BYTES: usize = 64 << 20;
 
 /// Runs one call.
 pub(super) fn run(py: Python<'_>, input: &[u8], output: &mut Output<'_, '_>) -> Result<(), Failure> {
@@ -131,21 +132,17 @@ pub(super) fn function<'py>(
     number: u64,
     place: u64,
 ) -> PyResult<Bound<'py, PyAny>> {
-    if let Some((last, function)) = &*state.last.borrow()
-        && *last == number
-    {
-        return Ok(function.bind(py).clone());
-    }
-    let task = state.tasks.get();
-    if let Some(known) = state.functions.borrow().get(&number)
-        && known.only.is_none_or(|only| only == task)
-    {
-        let function = known.function.bind(py).clone();
-        if known.only.is_none() {
-            let last = state.last.replace(Some((number, function.clone().unbind())));
-            drop(last);
+    for place in [&state.last, &state.fresh] {
+        if let Some((known, function)) = &*place.borrow()
+            && *known == number
+        {
+            return Ok(function.bind(py).clone());
         }
-        return Ok(function);
+    }
+    let known = state.functions.borrow().functions.get(&number).map(|function| function.clone_ref(py));
+    if let Some(function) = known {
+        drop(state.last.replace(Some((number, function.clone_ref(py)))));
+        return Ok(function.into_bound(py));
     }
     let offset = place * UNIT;
     let head = sent(offset, function::HEAD as u64)?;
@@ -155,15 +152,19 @@ pub(super) fn function<'py>(
     let fresh = word(&head[8..16]) & FRESH != 0;
     let bytes = sent(offset + function::HEAD as u64, word(&head[16..24]))?;
     let function = pickle.loads(py, bytes, &pyo3::types::PyList::empty(py))?;
-    let known = Known { function: function.clone().unbind(), only: fresh.then_some(task) };
+    if fresh {
+        drop(state.fresh.replace(Some((number, function.clone().unbind()))));
+        return Ok(function);
+    }
     let forgotten = {
-        let mut functions = state.functions.borrow_mut();
-        let forgotten =
-            if functions.len() >= FUNCTIONS { std::mem::take(&mut *functions) } else { HashMap::new() };
-        functions.insert(number, known);
+        let mut known = state.functions.borrow_mut();
+        let full = known.functions.len() >= FUNCTIONS || known.bytes + bytes.len() > FUNCTION_BYTES;
+        let forgotten = if full { std::mem::take(&mut *known) } else { Known::default() };
+        known.functions.insert(number, function.clone().unbind());
+        known.bytes += bytes.len();
         forgotten
     };
-    drop(forgotten); // what it runs may come back here
+    drop((forgotten, state.last.take())); // what they run may come back here
     Ok(function)
 }
 
