@@ -38,7 +38,7 @@ _forking = False
 
 
 def _flush() -> None:
-    """Writes what was printed right before the fork, when no other thread can print: or the worker would, too."""
+    """Writes what was printed, when no other thread can print any more: or the worker would, too."""
     if _forking:
         getattr(util, "_flush_std_streams")()  # noqa: B009
 
@@ -85,8 +85,8 @@ def _flushed(needed: bool) -> Iterator[None]:
     if not needed:
         yield
         return
-    # Threads that launch at the same time may make each other flush in vain, or flush once too rarely: the process
-    # itself has flushed right before.
+    # Threads that launch at the same time may make each other flush in vain, or flush once too rarely:
+    # the process itself has flushed right before.
     _forking = True
     try:
         yield

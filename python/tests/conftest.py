@@ -10,6 +10,9 @@ import pytest
 import support
 
 LIMIT = float(os.environ.get("RINGPOOL_TEST_LIMIT", "60"))
+FULL = os.environ.get("RINGPOOL_TEST_FULL", "0") not in ("", "0")
+# Functions, main modules, initializers, pools within pools, the ends of workers.
+HOW_THEY_START_MATTERS = {"test_construct", "test_functions", "test_inside", "test_workers"}
 
 
 class Hang(BaseException):
@@ -71,7 +74,24 @@ def pytest_runtest_teardown(item):
     return (yield from _phase(item))
 
 
+def pytest_collection_finish():
+    # Every test collects garbage. What is here by now stays, and to look through it takes longer than
+    # most tests do.
+    gc.collect()
+    gc.freeze()
+
+
+def _repeats(item):
+    """Whether it asks of spawned workers what another asks of forked ones, far from how they start."""
+    method = item.callspec.params.get("shared_pool") if hasattr(item, "callspec") else None
+    return method not in (None, "fork") and item.module.__name__ not in HOW_THEY_START_MATTERS
+
+
 def pytest_collection_modifyitems(items):
+    if not FULL:
+        for item in items:
+            if item.get_closest_marker("slow") or _repeats(item):
+                item.add_marker(pytest.mark.skip(reason="only with RINGPOOL_TEST_FULL=1"))
     if not support.OURS:
         for item in items:
             if item.get_closest_marker("ours"):

@@ -273,7 +273,8 @@ if __name__ == "__main__":
         assert pool.apply(tasks.nap_and, (0.5, 5)) == 5
         assert pool.apply_async(tasks.nap_and, (0.5, 5)).get() == 5
         assert list(pool.imap(tasks.nap_and_first, [(0.2, n) for n in range(4)])) == [0, 1, 2, 3]
-    signal.setitimer(signal.ITIMER_REAL, 0)  # or it would end the interpreter, which forgets handlers at its end
+    # Or it would end the interpreter, which forgets handlers at its end.
+    signal.setitimer(signal.ITIMER_REAL, 0)
     print(len(seen) > 5)
 """
 

@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 /// The oldest that the package is for, and the one that has to be there for CPython's own tests.
 const OLDEST: u32 = 11;
 
+/// Our tests are asleep for half of their time.
+const PARTS: usize = 3;
+
 /// Prints what we want to know of an interpreter; fails for what cannot make an environment.
 const PROBE: &str = "\
 import sys, venv, ensurepip, importlib.util as util
@@ -119,14 +122,30 @@ fn wheel(job: &Job, environment: &Environment, base: &Path) -> Result<PathBuf, S
     files.find(|path| path.extension().is_some_and(|end| end == "whl")).ok_or("there is no wheel".to_owned())
 }
 
-/// Runs all of them at the same time: they are asleep for most of theirs. The first failure, if any.
-fn together(job: &Job, commands: Vec<Cmd>) -> Result<(), String> {
+/// Runs these sequences at the same time: they are asleep for much of theirs. The first failure, if any.
+fn together(job: &Job, sequences: Vec<Vec<Cmd>>) -> Result<(), String> {
+    // All have to end before anything is said.
+    let all = |commands: Vec<Cmd>| {
+        commands.into_iter().map(|command| job.run(command)).collect::<Vec<_>>().into_iter().collect()
+    };
     std::thread::scope(|scope| {
-        let runs: Vec<_> = commands.into_iter().map(|command| scope.spawn(|| job.run(command))).collect();
+        let runs: Vec<_> = sequences.into_iter().map(|commands| scope.spawn(move || all(commands))).collect();
         let joined = runs.into_iter().map(|run| run.join().unwrap_or(Err("a thread panicked".to_owned())));
-        // All have to end before anything is said.
         joined.collect::<Vec<_>>().into_iter().collect()
     })
+}
+
+/// Our own tests in a few parts, to be run beside each other.
+fn parts(tests: &Path, pytest: impl Fn() -> Cmd) -> Result<Vec<Cmd>, String> {
+    let names = io(tests, std::fs::read_dir(tests))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let mut files: Vec<String> =
+        names.filter(|name| name.starts_with("test_") && name.ends_with(".py")).collect();
+    files.sort();
+    let part =
+        |number| files.iter().skip(number).step_by(PARTS).fold(pytest(), |pytest, file| pytest.arg(file));
+    Ok((0..PARTS).map(part).collect())
 }
 
 pub fn run(job: &Job) -> Result<(), String> {
@@ -163,12 +182,18 @@ pub fn run(job: &Job) -> Result<(), String> {
     job.run(pytest().arg("--doctest-modules").arg("--pyargs").arg("ringpool"))?;
 
     // CPython's tests of `multiprocessing.Pool`, with ours in its place, beside our own.
-    let cpython = |environment: &Environment| environment.run("python").arg("tests/cpython/run.py");
-    let mut runs = vec![pytest().arg("."), cpython(&environment)];
+    let cpython = |environment: &Environment| {
+        let run = environment.run("python").arg("tests/cpython/run.py");
+        // Some of them look for what they have compiled, where it is by default.
+        run.quietly("PYTHONPYCACHEPREFIX", "").quietly("PYTHONDONTWRITEBYTECODE", "1")
+    };
+    let mut suites = vec![cpython(&environment)];
     for python in pythons[1..].iter().filter(|python| python.has_tests) {
         let environment = Environment::of(job, &base, python)?;
         environment.install(job, &wheel)?;
-        runs.push(cpython(&environment));
+        suites.push(cpython(&environment));
     }
+    let mut runs: Vec<_> = parts(&tests, pytest)?.into_iter().map(|part| vec![part]).collect();
+    runs.push(suites);
     together(job, runs)
 }
