@@ -326,6 +326,10 @@ def _by_value(value: object, buffers: list[pickle.PickleBuffer] | None = None) -
     return b"".join(written)
 
 
+#: How pickle says that it cannot. Anything else comes from the objects, or from a signal handler.
+_REFUSED = (pickle.PicklingError, AttributeError, TypeError)
+
+
 def dump_function(func: object, main: MainModule | None = None) -> tuple[bytes, bool]:
     """The stream of a function, and whether it has the function's code: then any worker can run it.
 
@@ -352,10 +356,10 @@ def dump_function(func: object, main: MainModule | None = None) -> tuple[bytes, 
             return data, True
         # As multiprocessing does; the worker says that it is not there.
         return bytes(ForkingPickler.dumps(func, 5)), False
-    except Exception as error:
+    except _REFUSED as error:
         try:
             data = _by_value(func)
-        except Exception:
+        except _REFUSED:
             data = None
         if data is None:
             raise error
@@ -366,11 +370,11 @@ def dump_arguments(arguments: object, buffers: list[pickle.PickleBuffer]) -> byt
     """`dumps`; what pickle refuses (a lambda, say) is left to cloudpickle, if that is installed."""
     try:
         return dumps(arguments, buffers)
-    except Exception as error:
+    except _REFUSED as error:
         beside: list[pickle.PickleBuffer] = []
         try:
             data = _by_value(arguments, beside)
-        except Exception:
+        except _REFUSED:
             data = None
         if data is None:
             raise error

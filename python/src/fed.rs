@@ -71,7 +71,10 @@ impl Fed {
         options.set_item("name", "ringpool-feeder")?;
         options.set_item("daemon", true)?;
         let thread = PyModule::import(py, "threading")?.getattr("Thread")?.call((), Some(&options))?;
-        thread.call_method0("start")?;
+        if let Err(error) = thread.call_method0("start") {
+            fed.end(py)?; // something urgent may have come when it had started
+            return Err(error);
+        }
         Ok(fed)
     }
 
