@@ -12,6 +12,7 @@ use crate::wait;
 use engine::raw::{Bytes, Caller};
 use engine::{Error, ErrorKind};
 use pyo3::exceptions::PyStopIteration;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyList, PyRange, PySet, PyString, PyTuple};
 use std::collections::HashMap;
@@ -265,6 +266,14 @@ impl IMapIterator {
                 }
             }
         }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)?;
+        if let Ok(owner) = self.owner.try_lock() {
+            visit.call(&*owner)?;
+        }
+        Ok(())
     }
 
     /// Takes no more items; what no worker has begun is not done.

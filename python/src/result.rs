@@ -11,6 +11,7 @@ use crate::wait;
 use engine::Error;
 use engine::raw::{Bytes, Caller, Pending};
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::cell::Cell;
@@ -296,6 +297,18 @@ impl ApplyResult {
             Some(value) => Ok(value.is_ok()),
             None => Err(not_ready(slf.as_any())),
         }
+    }
+
+    /// An exception that was raised refers to the frames that it came through, and one of these to the result.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(Ok(value) | Err(value)) = self.value.get() {
+            visit.call(value)?;
+        }
+        // Nobody who has the lock runs the collector.
+        if let Ok(owner) = self.owner.try_lock() {
+            visit.call(&*owner)?;
+        }
+        Ok(())
     }
 
     #[classmethod]

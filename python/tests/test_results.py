@@ -392,3 +392,24 @@ def test_repr_of_results(fork_pool):
 def test_module_of_the_pool():
     with make(1) as pool:
         assert type(pool).__module__.split(".")[0] == PACKAGE
+
+
+def test_failed_results_are_collected(fork_pool):
+    """The exception of a result refers to the frame that asked for it, and that to the result."""
+
+    def ask():
+        local = Local()
+        result = fork_pool.apply_async(tasks.fail, (1,))
+        results = fork_pool.map_async(tasks.fail, [1, 2], callback=print)
+        for each in (result, results):
+            with pytest.raises(ValueError):
+                each.get()
+        return weakref.ref(local)
+
+    asked = [ask() for _ in range(3)]
+    gc.collect()
+    assert [local() for local in asked] == [None] * 3
+
+
+class Local:
+    pass
