@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing.process
 import os
 import signal
@@ -27,23 +28,44 @@ _ENDED_WITHIN = 5.0
 _changing = threading.RLock()
 
 
+#: The thread that is forking a worker.
+_forking: int | None = None
+#: What the parent of a worker prints to. It is never flushed here.
+_of_the_parent: list[Any] = []
+
+
 def _in_child() -> None:
     """A fork may come while the lock is held; by just the thread that goes on in the child."""
-    global _changing
+    global _changing, _forking
     _changing = threading.RLock()
+    forking, _forking = _forking, None
+    if forking == threading.get_ident():
+        _leave_output()
 
 
-#: Whether a worker is about to be forked.
-_forking = False
+def _leave_output() -> None:
+    """What another thread printed right before the fork is the parent's to write, not the worker's."""
+    before = sys.stdout
+    if type(before) is not io.TextIOWrapper or type(before.buffer) is not io.BufferedWriter:
+        return
+    try:
+        output = io.TextIOWrapper(
+            io.BufferedWriter(io.FileIO(before.fileno(), "w", closefd=False)),
+            encoding=before.encoding,
+            errors=before.errors,
+            line_buffering=before.line_buffering,
+            write_through=before.write_through,
+        )
+    except (OSError, ValueError):
+        # It is closed.
+        return
+    _of_the_parent.append(before)
+    sys.stdout = output
+    if sys.__stdout__ is before:
+        sys.__stdout__ = output  # type: ignore[misc]
 
 
-def _flush() -> None:
-    """Writes what was printed, when no other thread can print any more: or the worker would, too."""
-    if _forking:
-        getattr(util, "_flush_std_streams")()  # noqa: B009
-
-
-os.register_at_fork(before=_flush, after_in_child=_in_child)
+os.register_at_fork(after_in_child=_in_child)
 
 
 @contextmanager
@@ -79,19 +101,17 @@ def _no_file_for_stdin() -> Iterator[None]:
 
 
 @contextmanager
-def _flushed(needed: bool) -> Iterator[None]:
-    """Has nothing that was printed inherited."""
+def _forks_workers(needed: bool) -> Iterator[None]:
+    """Tells children that this thread forks from others."""
     global _forking
     if not needed:
         yield
         return
-    # Threads that launch at the same time may make each other flush in vain, or flush once too rarely:
-    # the process itself has flushed right before.
-    _forking = True
+    before, _forking = _forking, threading.get_ident()
     try:
         yield
     finally:
-        _forking = False
+        _forking = before
 
 
 @contextmanager
@@ -162,7 +182,8 @@ class Launcher:
             process = self._make((seat, self._initializer, self._initargs, unblock))
             process.name = process.name.replace("Process", "PoolWorker")
             process.daemon = True
-            with _children_allowed(), _no_file_for_stdin():
+            forks = _forks_workers(self._method == "fork")
+            with _children_allowed(), _no_file_for_stdin(), forks:
                 process.start()
         with self._lock:
             before = self._serving.get(worker)

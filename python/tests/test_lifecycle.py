@@ -349,6 +349,31 @@ def test_terminate_lets_idle_workers_flush(tmp_path):
     assert sorted(out.splitlines()) == sorted(f"line {n}" for n in range(30))
 
 
+PRINTING = """
+import time
+import support, tasks
+if __name__ == "__main__":
+    with support.make(2, method="fork") as pool:
+        lines, end = 0, time.monotonic() + 2
+        while time.monotonic() < end:
+            results = [pool.apply_async(tasks.leave, (1,)) for _ in range(2)]
+            for _ in range(300):
+                print("line", lines)
+                lines += 1
+            for result in results:
+                result.wait()
+    print("lines:", lines)
+"""
+
+
+@pytest.mark.ours
+def test_replacements_do_not_repeat_what_is_printed_meanwhile(tmp_path):
+    code, out, err = run(tmp_path / "program.py", PRINTING, env={"PYTHONUNBUFFERED": ""})
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines == [f"line {number}" for number in range(len(lines) - 1)] + [f"lines: {len(lines) - 1}"]
+
+
 # The end of the program
 
 EXITS = """
