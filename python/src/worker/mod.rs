@@ -8,6 +8,7 @@ mod sent;
 
 use crate::pickle::Pickle;
 use chunk::run_chunk;
+use engine::ErrorKind;
 use engine::raw::{Function, Private, Service, register as register_function};
 use habit::Habit;
 use pyo3::exceptions::PySystemExit;
@@ -64,6 +65,8 @@ pub(crate) fn serve(py: Python<'_>, fd: i32, initialize: Py<PyAny>) -> PyResult<
     });
     match served {
         Err(_) if failed => Err(PySystemExit::new_err(1)), // the pool tells of it
+        // The pool has gone, or has another in this place: there is nobody to be told.
+        Err(error) if matches!(error.kind(), ErrorKind::Start { .. }) => Err(PySystemExit::new_err(1)),
         served => served.map_err(|error| crate::error::to_py(py, &error, None)),
     }
 }
