@@ -7,6 +7,7 @@
 use crate::codec::Encoder;
 use crate::function::{Definition, NAME};
 use crate::memory::ClientStore;
+use crate::pickle::Pickle;
 use crate::pool::Engine;
 use engine::raw::Buffer;
 use pyo3::prelude::*;
@@ -92,12 +93,24 @@ impl Message {
         item: &Bound<'_, PyAny>,
         star: bool,
     ) -> PyResult<Self> {
-        let mut message = Message { bytes: Vec::with_capacity(64), keep: Vec::new() };
-        message.bytes.extend_from_slice(&head(definition, if star { STAR } else { ITEM }));
         let mut store = ClientStore::new(&engine.hasty, &engine.memories);
-        Encoder { pickle: &engine.pickle, out: &mut message.bytes, store: &mut store }.value(item)?;
-        message.keep = store.keep;
+        let bytes = item_call(&engine.pickle, definition, item, star, &mut store)?;
+        let mut message = Message { bytes, keep: store.keep };
         message.keep_definition(definition);
         Ok(message)
     }
+}
+
+/// The bytes of a call with one item; what these refer to is in the store.
+pub(crate) fn item_call(
+    pickle: &Pickle,
+    definition: &Definition,
+    item: &Bound<'_, PyAny>,
+    star: bool,
+    store: &mut ClientStore<'_>,
+) -> PyResult<Vec<u8>> {
+    let mut out = Vec::with_capacity(64);
+    out.extend_from_slice(&head(definition, if star { STAR } else { ITEM }));
+    Encoder { pickle, out: &mut out, store }.value(item)?;
+    Ok(out)
 }

@@ -98,15 +98,7 @@ impl Fed {
     /// Takes items until the end; the error is the last word.
     fn feed(&self, py: Python<'_>, items: &mut Items) -> Result<(), Error> {
         while py.detach(|| self.wait_for_room()) {
-            let message = match items.next(py) {
-                None => return Ok(()),
-                Some(Ok(message)) => message,
-                Some(Err(error)) => {
-                    lock(&items.wrong).iterable = Some(error);
-                    let message = "the iterable raised an exception".to_owned();
-                    return Err(ErrorKind::Invalid { message }.into());
-                }
-            };
+            let Some(message) = items.next(py).transpose()? else { return Ok(()) };
             py.detach(|| {
                 let tag = self.lock().submitted;
                 let input = Input::Bytes(&message.bytes);

@@ -52,8 +52,17 @@ pub(crate) struct Items {
 }
 
 impl Items {
-    /// The next one; the exception is the iterable's.
-    pub(crate) fn next(&mut self, py: Python<'_>) -> Option<PyResult<Message>> {
+    /// The next one. An exception of the iterable is noted, and the error says only that there was one.
+    pub(crate) fn next(&mut self, py: Python<'_>) -> Option<Result<Message, Error>> {
+        let raised = match self.take(py)? {
+            Ok(message) => return Some(Ok(message)),
+            Err(raised) => raised,
+        };
+        lock(&self.wrong).iterable = Some(raised);
+        Some(Err(ErrorKind::Invalid { message: "the iterable raised an exception".to_owned() }.into()))
+    }
+
+    fn take(&mut self, py: Python<'_>) -> Option<PyResult<Message>> {
         let iterator = self.iterator.as_ref()?;
         // SAFETY: a live iterator; it gives a new reference, or null with an exception or at the end.
         let item = unsafe { pyo3::ffi::PyIter_Next(iterator.as_ptr()) };

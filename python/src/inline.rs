@@ -21,18 +21,11 @@ struct Inputs {
 
 impl Source for Inputs {
     fn next(&mut self) -> Option<Result<&[u8], Error>> {
-        match Python::attach(|py| self.items.next(py))? {
-            Ok(message) => {
-                (self.bytes, self.keep) = (message.bytes, message.keep);
-                Some(Ok(&self.bytes))
-            }
-            Err(error) => {
-                lock(&self.items.wrong).iterable = Some(error);
-                Some(
-                    Err(ErrorKind::Invalid { message: "the iterable raised an exception".to_owned() }.into()),
-                )
-            }
-        }
+        let next = Python::attach(|py| self.items.next(py))?;
+        Some(next.map(|message| {
+            (self.bytes, self.keep) = (message.bytes, message.keep);
+            &self.bytes[..]
+        }))
     }
 
     fn keep(&mut self) -> Vec<Arc<Buffer>> {

@@ -1,7 +1,7 @@
 //! Maps: items in chunks, results in a list.
 
 use crate::answer;
-use crate::call::{EACH, HEAD, ITEM, MANY, NUMBERS, STAR, STARRED, head};
+use crate::call::{EACH, HEAD, MANY, NUMBERS, STARRED, head, item_call};
 use crate::codec::{Encoder, Store};
 use crate::error::{is_urgent, to_py};
 use crate::function::Definition;
@@ -446,28 +446,6 @@ fn unsent() -> Error {
     ErrorKind::Invalid { message: "the items could not be sent".to_owned() }.into()
 }
 
-/// A single item, as a call.
-fn call<'py>(
-    py: Python<'py>,
-    feeding: &Feeding<'_>,
-    input: &Input<'py>,
-    index: usize,
-    store: &mut ClientStore<'_>,
-) -> PyResult<Vec<u8>> {
-    let mut bytes = feeding.begin(if feeding.star { STAR } else { ITEM }, 0);
-    bytes[HEAD - 1] &= !STARRED;
-    let mut encoder = Encoder { pickle: &feeding.engine.pickle, out: &mut bytes, store };
-    match input {
-        Input::Range { start, step } => {
-            let number = start + step * index as i64;
-            encoder.value(number.into_pyobject(py)?.as_any())?;
-        }
-        Input::List(list) => encoder.value(&list.get_item(index)?)?,
-        Input::Array(array) => encoder.value(&array.get_item(index)?)?,
-    }
-    Ok(bytes)
-}
-
 fn chunk<'py>(
     py: Python<'py>,
     feeding: &Feeding<'_>,
@@ -477,7 +455,12 @@ fn chunk<'py>(
     store: &mut ClientStore<'_>,
 ) -> PyResult<Vec<u8>> {
     if end - first == 1 {
-        return call(py, feeding, input, first, store);
+        let item = match input {
+            Input::Range { start, step } => (start + step * first as i64).into_pyobject(py)?.into_any(),
+            Input::List(list) => list.get_item(first)?,
+            Input::Array(array) => array.get_item(first)?,
+        };
+        return item_call(&feeding.engine.pickle, feeding.definition, &item, feeding.star, store);
     }
     match input {
         Input::Range { start, step } => {

@@ -12,9 +12,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_int;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 /// Fills a request for the buffer of an object.
 ///
@@ -181,15 +181,40 @@ impl Memory {
 
 /// Bytes of a worker's memory in front of what the program sees, and behind it: for the rest of a result that is made
 /// there.
-pub(crate) const FRONT: usize = 64;
-pub(crate) const BACK: usize = 4096;
+const FRONT: usize = 64;
+const BACK: usize = 4096;
+
+/// Memory that Python has, by the address where it begins.
+struct ByAddress<T>(Mutex<BTreeMap<usize, Weak<T>>>);
+
+impl<T> ByAddress<T> {
+    const fn new() -> Self {
+        ByAddress(Mutex::new(BTreeMap::new()))
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<usize, Weak<T>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, start: NonNull<u8>, memory: &Arc<T>) {
+        let mut known = self.known();
+        known.retain(|_, memory| memory.strong_count() > 0);
+        known.insert(start.as_ptr().addr(), Arc::downgrade(memory));
+    }
+
+    /// The memory, of which so many bytes can be used, that holds these bytes, and where in it they begin.
+    fn find(&self, bytes: &[u8], usable: impl Fn(&T) -> usize) -> Option<(Arc<T>, usize)> {
+        let known = self.known();
+        let at = bytes.as_ptr().addr();
+        let (&start, memory) = known.range(..=at).next_back()?;
+        let memory = memory.upgrade()?;
+        let within = at - start;
+        (within.checked_add(bytes.len())? <= usable(&memory)).then_some((memory, within))
+    }
+}
 
 /// The memories of a worker.
-static CLAIMED: Mutex<BTreeMap<usize, Weak<Claimed>>> = Mutex::new(BTreeMap::new());
-
-fn claimed() -> MutexGuard<'static, BTreeMap<usize, Weak<Claimed>>> {
-    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static CLAIMED: ByAddress<Claimed> = ByAddress::new();
 
 /// In a worker: memory that a result can be made in, which is not copied then.
 #[pyfunction]
@@ -198,20 +223,13 @@ pub(crate) fn worker_memory(py: Python<'_>, nbytes: usize) -> PyResult<Memory> {
         .checked_add(FRONT + BACK)
         .ok_or_else(|| PyMemoryError::new_err("more than an address space"))?;
     let memory = Arc::new(claim(len).map_err(|error| to_py(py, &error, None))?);
-    let mut claimed = claimed();
-    claimed.retain(|_, memory| memory.strong_count() > 0);
-    claimed.insert(memory.as_ptr().as_ptr().addr(), Arc::downgrade(&memory));
+    CLAIMED.insert(memory.as_ptr(), &memory);
     Ok(Memory { bytes: Shared::Claimed(memory) })
 }
 
 /// The worker's memory that holds these bytes, and where in it they begin.
 pub(crate) fn find_claimed(bytes: &[u8]) -> Option<(Arc<Claimed>, usize)> {
-    let claimed = claimed();
-    let at = bytes.as_ptr().addr();
-    let (&start, memory) = claimed.range(..=at).next_back()?;
-    let memory = memory.upgrade()?;
-    let within = at - start;
-    (within.checked_add(bytes.len())? <= memory.len() - BACK).then_some((memory, within))
+    CLAIMED.find(bytes, |memory| memory.len() - BACK)
 }
 
 #[pymethods]
@@ -228,37 +246,23 @@ impl Memory {
 }
 
 /// The memories of a pool that Python has.
-#[derive(Default)]
-pub(crate) struct Memories {
-    /// By the address where they begin.
-    known: Mutex<BTreeMap<usize, Weak<Buffer>>>,
-}
+pub(crate) struct Memories(ByAddress<Buffer>);
 
 impl Memories {
-    fn known(&self) -> MutexGuard<'_, BTreeMap<usize, Weak<Buffer>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn new() -> Self {
+        Memories(ByAddress::new())
     }
 
     pub(crate) fn make(&self, py: Python<'_>, caller: &Caller, len: usize) -> PyResult<Memory> {
         let buffer = Arc::new(patiently(py, caller, len)?);
-        let mut known = self.known();
-        known.retain(|_, buffer| buffer.strong_count() > 0);
-        known.insert(buffer.as_ptr().as_ptr().addr(), Arc::downgrade(&buffer));
+        self.0.insert(buffer.as_ptr(), &buffer);
         let lending = buffer.lend().map_err(|error| to_py(py, &error, None))?;
         Ok(Memory { bytes: Shared::Buffer(buffer, lending) })
     }
 
     /// The memory that holds these bytes, and where in it they begin.
     fn find(&self, bytes: &[u8]) -> Option<(Arc<Buffer>, usize)> {
-        let known = self.known();
-        if known.is_empty() {
-            return None;
-        }
-        let at = bytes.as_ptr().addr();
-        let (&start, buffer) = known.range(..=at).next_back()?;
-        let buffer = buffer.upgrade()?;
-        let within = at - start;
-        (within.checked_add(bytes.len())? <= buffer.len()).then_some((buffer, within))
+        self.0.find(bytes, Buffer::len)
     }
 }
 
@@ -340,6 +344,3 @@ impl Store for ClientStore<'_> {
         self.keep.len()
     }
 }
-
-/// How long is waited for memory before signals are looked at.
-pub(crate) const NO_PATIENCE: Duration = Duration::ZERO;

@@ -62,6 +62,7 @@ pub(crate) struct Overflow {
 }
 
 struct Shared {
+    hasty: Caller,
     name: Name,
     state: Mutex<State>,
     changed: Condvar,
@@ -145,10 +146,10 @@ impl Shared {
 
     /// Submits a task, waiting a while if need be; gives it back if that was in vain.
     fn attempt(&self, task: Task) -> Option<Task> {
+        // Without tasks on their way nobody gives anything back.
+        let hope = self.hasty.in_flight() > 0;
         match task {
             Task::Call { caller, bytes, keep, placed } => {
-                // Without tasks on their way nobody gives anything back.
-                let hope = caller.in_flight() > 0;
                 match submit(&caller.patience(PATIENCE), self.name, &bytes, &keep) {
                     Err(error) if is_full(&error) && hope => Some(Task::Call { caller, bytes, keep, placed }),
                     submitted => {
@@ -159,7 +160,7 @@ impl Shared {
             }
             Task::Chunk { feed, first, chunk, keep } => {
                 match chunk.push(&feed, first, &keep) {
-                    Err(error) if is_full(&error) => {
+                    Err(error) if is_full(&error) && hope => {
                         std::thread::sleep(Duration::from_millis(1));
                         return Some(Task::Chunk { feed, first, chunk, keep });
                     }
@@ -180,8 +181,10 @@ fn refuse(task: Task, error: &Error) {
 }
 
 impl Overflow {
-    pub(crate) fn new(name: Name) -> Self {
-        Overflow { shared: Arc::new(Shared { name, state: Mutex::default(), changed: Condvar::new() }) }
+    pub(crate) fn new(hasty: Caller, name: Name) -> Self {
+        Overflow {
+            shared: Arc::new(Shared { hasty, name, state: Mutex::default(), changed: Condvar::new() }),
+        }
     }
 
     /// Whether nothing waits, so that the next task may be submitted at once.

@@ -5,7 +5,7 @@ use crate::function::Functions;
 use crate::imap::{self, IMapIterator, Iteration};
 use crate::launch::PythonLauncher;
 use crate::map::{self, MapResult};
-use crate::memory::{Memories, Memory, NO_PATIENCE};
+use crate::memory::{Memories, Memory};
 use crate::overflow::Overflow;
 use crate::pickle::Pickle;
 use crate::result::{self, ApplyResult, Call, Callbacks, Event};
@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 /// Slots cost memory only once they are used; what does not fit waits in the client's memory.
 const SLOTS: u32 = 1 << 16;
@@ -95,8 +96,7 @@ impl Engine {
         for stream in streams {
             stream.take_all(py)?;
         }
-        wait::sliced(py, None, |limit| self.overflow.drained(limit))?;
-        Ok(())
+        wait::sliced(py, None, |limit| self.overflow.drained(limit)).map(drop)
     }
 
     /// Waits for the end of the pool.
@@ -156,15 +156,15 @@ impl Engine {
             let raised: Option<PyErr> = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
             raised.unwrap_or_else(|| to_py(py, &error, None))
         })?;
-        let shared = Arc::new(Shared { pickle, hasty: pool.raw().patience(NO_PATIENCE) });
+        let shared = Arc::new(Shared { pickle, hasty: pool.raw().patience(Duration::ZERO) });
         let name = Name::new(FUNCTION).map_err(|error| to_py(py, &error, None))?;
         Ok(Engine {
             pool: Held(Some(Arc::new(pool))),
             name,
+            overflow: Overflow::new(shared.hasty.clone(), name),
             shared,
             functions: Functions::new(main.unwrap_or_else(|| py.None())),
-            memories: Memories::default(),
-            overflow: Overflow::new(name),
+            memories: Memories::new(),
             processes,
             streams: Mutex::default(),
             terminated: AtomicBool::new(false),

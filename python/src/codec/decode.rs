@@ -143,12 +143,7 @@ impl<'b> Decoder<'_, 'b, '_> {
                 }
                 LIST => {
                     let count = self.count()?;
-                    let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(count as ffi::Py_ssize_t))?;
-                    for index in 0..count {
-                        let item = self.value(py)?;
-                        ffi::PyList_SetItem(list.as_ptr(), index as ffi::Py_ssize_t, item.into_ptr());
-                    }
-                    Ok(list)
+                    self.list(py, count)
                 }
                 DICT => {
                     let count = self.count()?;
@@ -181,6 +176,20 @@ impl<'b> Decoder<'_, 'b, '_> {
                 PICKLE => self.unpickled(py),
                 _ => Err(broken()),
             }
+        }
+    }
+
+    /// The next `count` values.
+    pub(crate) fn list<'py>(&mut self, py: Python<'py>, count: u32) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: a new list, whose places are all filled before anybody sees it, each with a reference that it takes;
+        // should that end early, Python knows what to do with a list that has gaps.
+        unsafe {
+            let list = Bound::from_owned_ptr_or_err(py, ffi::PyList_New(count as ffi::Py_ssize_t))?;
+            for index in 0..count {
+                let item = self.value(py)?;
+                ffi::PyList_SetItem(list.as_ptr(), index as ffi::Py_ssize_t, item.into_ptr());
+            }
+            Ok(list)
         }
     }
 

@@ -79,22 +79,7 @@ pub(super) fn results<'py>(
             for _ in 0..first {
                 decoder.value(py)?; // done already, by one that died after it
             }
-            let count = end - first;
-            // SAFETY: a new list, whose places are all filled before anybody sees it; should that end early, Python
-            // knows what to do with a list that has gaps.
-            unsafe {
-                let items = pyo3::ffi::PyList_New(count as pyo3::ffi::Py_ssize_t);
-                let items = Bound::from_owned_ptr_or_err(py, items)?;
-                for index in 0..count {
-                    let item = decoder.value(py)?;
-                    pyo3::ffi::PyList_SetItem(
-                        items.as_ptr(),
-                        index as pyo3::ffi::Py_ssize_t,
-                        item.into_ptr(),
-                    );
-                }
-                items
-            }
+            decoder.list(py, end - first)?
         }
         MANY => {
             let items = decoder.value(py)?;
