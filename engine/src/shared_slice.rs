@@ -271,7 +271,7 @@ impl Collect {
 
     /// The arrays since `begin`.
     #[inline]
-    pub(crate) fn end(self) -> Option<Arc<[Arc<ArgsBlock>]>> {
+    pub(crate) fn end(self) -> Option<Box<[Arc<ArgsBlock>]>> {
         SENT.with_borrow_mut(|sent| (!sent.is_empty()).then(|| sent.drain(..).collect()))
     }
 }

@@ -83,7 +83,7 @@ impl Bytes for Vectors {
 
     fn echo(&mut self) -> u64 {
         let bytes = std::mem::take(&mut self.next);
-        let result = self.pool.apply_async(xor_view, (bytes,)).and_then(|r| r.view());
+        let result = self.pool.apply_view(xor_view, (bytes,));
         look(&result.expect("a result"))
     }
 }
@@ -107,7 +107,7 @@ impl Bytes for Slices {
     fn load(&mut self, _: &[u8]) {}
 
     fn echo(&mut self) -> u64 {
-        let result = self.pool.apply_async(xor_shared, (self.data.clone(),)).and_then(|r| r.view());
+        let result = self.pool.apply_view(xor_shared, (self.data.clone(),));
         look(&result.expect("a result"))
     }
 }

@@ -12,6 +12,6 @@ mod region;
 
 pub(crate) use block::{Adoption, BlockHandle, BlockWord};
 #[cfg(not(loom))]
-pub(crate) use class::{Class, EXTENT, WORDS_PER_EXTENT};
+pub(crate) use class::{Class, EXTENT, LARGEST, WORDS_PER_EXTENT};
 #[cfg(not(loom))]
 pub(crate) use region::{Block, Region, used_extents};

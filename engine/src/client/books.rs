@@ -2,7 +2,8 @@
 //! and under one lock.
 
 use super::quarantine::{Quarantined, Resident, Suspicion};
-use super::{Args, Death, Outcome, Sink, Ticket, Tiny};
+use super::result_bytes::Held;
+use super::{Death, Kept, Outcome, Sink, Ticket, Tiny};
 use crate::error::Error;
 use crate::segment::LANES;
 use crate::slot::Shape;
@@ -61,12 +62,6 @@ pub(super) struct InFlight {
     pub kept: Option<Box<Kept>>,
 }
 
-/// What must stay as it is until the task is done, and what is to be done by it.
-pub(super) struct Kept {
-    pub args: Args,
-    pub chunk: Option<Chunk>,
-}
-
 /// What a chunk still has to do.
 #[derive(Clone, Copy)]
 pub(super) struct Chunk {
@@ -85,11 +80,6 @@ pub(super) struct Chunk {
 impl InFlight {
     pub(super) fn chunk(&self) -> Option<Chunk> {
         self.kept.as_ref().and_then(|kept| kept.chunk)
-    }
-
-    /// The arguments, unless they are in the slot.
-    pub(super) fn args(&self) -> Option<Args> {
-        self.kept.as_ref().map(|kept| kept.args.clone())
     }
 
     /// Hands an outcome to whoever waits for it.
@@ -171,6 +161,8 @@ pub(crate) struct Books {
     pub(super) failed: Option<Error>,
     /// Workers from another program, whose results are copied before they are believed.
     pub(super) guests: Vec<bool>,
+    /// What is held of each worker's memory.
+    pub(super) held: Vec<Held>,
     /// Who lives in which place.
     pub(super) residents: Vec<Option<Resident>>,
     pub(super) quarantine: Vec<Quarantined>,
@@ -202,6 +194,7 @@ impl Books {
             worked: false,
             failed: None,
             guests: vec![false; processes],
+            held: std::iter::repeat_with(Held::default).take(processes).collect(),
             residents: vec![None; processes],
             quarantine: Vec::new(),
             suspicions: HashMap::new(),
@@ -313,6 +306,18 @@ impl Books {
             None => return,
         }
         self.in_flight -= 1;
+    }
+
+    /// Takes a caller's task out of the books and leaves its outcome there; what it kept.
+    #[inline]
+    pub(super) fn settle_caller(&mut self, number: u32, outcome: Box<Outcome>) -> Option<Box<Kept>> {
+        let task = &mut self.entries[number as usize].task;
+        let InFlight { tag, kept, .. } = task.as_mut()?;
+        let (tag, kept) = (*tag, kept.take());
+        *task = None;
+        self.in_flight -= 1;
+        self.deposit(tag, Taken::Outcome(outcome));
+        kept
     }
 
     /// Forgets the task in a slot. Its outcome is delivered before anything else is submitted.

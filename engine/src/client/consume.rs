@@ -1,12 +1,10 @@
 //! Taking results out of slots.
 
 use super::books::Chunk;
-use super::result_bytes::{ResultBlock, Short, Tiny};
-use super::{Books, Client, Death, InFlight, Outcome, ResultBytes};
-use crate::arena::{Adoption, Class, EXTENT, WORDS_PER_EXTENT};
+use super::result_bytes::Tiny;
+use super::{Books, Client, Death, InFlight, Outcome, Target};
 use crate::error::{Error, ErrorKind, Exit, Result};
-use crate::recovery::{CLIENT, block_word, named_block};
-use crate::slot::{Answer, Check, Owner, Place, Slot, State as SlotState, Word};
+use crate::slot::{Answer, Check, Owner, Slot, State as SlotState, Word};
 use crate::sync::{Ordering, prefetch_to_write};
 use crate::task::{Status, failure};
 
@@ -14,8 +12,6 @@ use crate::task::{Status, failure};
 const IDLE_DEATHS: u32 = 3;
 /// How many slots are fetched before they are looked at.
 const AHEAD: u32 = 8;
-/// Results larger than this are looked at closely before they are copied.
-const LARGE: u64 = 1 << 20;
 
 impl Client {
     /// Takes every outcome that workers have announced.
@@ -110,7 +106,39 @@ impl Client {
             state.settle_tiny(number, value);
             return true;
         }
+        if word.is_done_in(generation)
+            && self.checked.is_none()
+            && matches!(task.to, Target::Caller)
+            && let Some(len) = Answer::near(slot.answer.load(Ordering::Relaxed), Status::Value as u32)
+        {
+            return self.consume_near(state, number, word, len);
+        }
         self.consume_any(state, number, generation, word)
+    }
+
+    /// The same for a value in a block that is not large, for a caller: put straight where the caller finds it.
+    #[inline(never)]
+    fn consume_near(&self, state: &mut Books, number: u32, word: Word, len: usize) -> bool {
+        let slot = self.segment.slot(number);
+        let is_chunk =
+            state.entries[number as usize].task.as_ref().is_some_and(|task| task.chunk().is_some());
+        let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
+        if is_chunk || guest {
+            return self.consume_any(state, number, word.generation(), word);
+        }
+        let found = match self.adopt(slot, word, Some(len as u64)) {
+            Ok(found) => found,
+            Err(error) => return self.corrupted(state, number, error),
+        };
+        let outcome = match self.near(state, found) {
+            Ok(outcome) => outcome,
+            Err(error) => return self.corrupted(state, number, error),
+        };
+        self.recycle(state, number);
+        if let Some(kept) = state.settle_caller(number, outcome) {
+            self.arena.give_back(kept, state.key());
+        }
+        true
     }
 
     /// The same for all outcomes.
@@ -127,7 +155,7 @@ impl Client {
             Some(SlotState::Ready | SlotState::Run) => false,
             Some(SlotState::Done) => {
                 let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
-                let answer = self.answer(slot, number, word, guest);
+                let answer = self.answer(state, slot, number, word, guest);
                 let task = state.entries[number as usize].task.as_ref();
                 let (chunk, function) = task.map_or((None, 0), |task| (task.chunk(), task.function));
                 match (answer, chunk) {
@@ -156,39 +184,11 @@ impl Client {
     fn settle(&self, state: &mut Books, number: u32, outcome: Outcome) -> bool {
         if let Some(task) = self.release_slot(state, number) {
             task.deliver(outcome, state);
+            if let Some(kept) = task.kept {
+                self.arena.give_back(kept, state.key());
+            }
         }
         true
-    }
-
-    /// The outcome of a `Done` slot. Adopts its block before the slot is recycled.
-    fn answer(&self, slot: &Slot, number: u32, word: Word, guest: bool) -> Result<Outcome> {
-        let raw = slot.answer.load(Ordering::Relaxed);
-        let Some(answer) = Answer::unpack(raw) else {
-            return Err(Error::corrupted(format!("slot {number} has the answer word {raw:#x}")));
-        };
-        let check = self.checked.map(|pool| Check::begin(pool, number, word.generation()));
-        let bytes = match answer.place {
-            Place::Tiny => ResultBytes::Tiny(Tiny {
-                word: slot.tiny.load(Ordering::Relaxed),
-                len: answer.short_len as u8,
-            }),
-            Place::Inline => {
-                ResultBytes::Short { bytes: Short(slot.inline.copy()), len: answer.short_len as u8 }
-            }
-            Place::Block | Place::NearBlock => {
-                let len = match answer.place {
-                    Place::NearBlock => answer.short_len as u64,
-                    _ => slot.len.load(Ordering::Relaxed),
-                };
-                self.block(slot, word, Some(len), guest, check.map(|check| (check, raw)))?
-            }
-        };
-        if let (Some(check), ResultBytes::Tiny(_) | ResultBytes::Short { .. }) = (check, &bytes)
-            && slot.len.load(Ordering::Relaxed) != check.of_short(raw, bytes.as_slice())
-        {
-            return Err(Error::corrupted(format!("the result in slot {number} was written over")));
-        }
-        Ok(Outcome::Answer { status: answer.status, bytes })
     }
 
     /// The outcomes of the items of a chunk that its worker has finished.
@@ -222,80 +222,6 @@ impl Client {
         true
     }
 
-    /// The block that a terminal slot names, adopted (T11); all of it, or its first `len` bytes.
-    ///
-    /// With a check, and the answer word that it covers, nothing is done about a block whose description
-    /// does not pass, and only bytes are given out that pass.
-    fn block(
-        &self,
-        slot: &Slot,
-        word: Word,
-        len: Option<u64>,
-        guest: bool,
-        check: Option<(Check, u32)>,
-    ) -> Result<ResultBytes> {
-        let wrong = |what: &str| Error::corrupted(format!("the result's {what}"));
-        let mut digest = None;
-        if let (Some((check, answer)), Some(len)) = (check, len) {
-            let [stored, ..] = *slot.inline.copy().as_chunks::<8>().0 else { return Err(wrong("digest")) };
-            let stored = u64::from_ne_bytes(stored);
-            let handle = slot.handle.load(Ordering::Relaxed);
-            let is_chunk = Answer::unpack(answer).is_some_and(|a| a.status == Status::Chunk as u32);
-            let done = if is_chunk { slot.done.load(Ordering::Relaxed) } else { 0 };
-            if slot.tiny.load(Ordering::Relaxed) != check.of_block(answer, handle, len, stored, done) {
-                return Err(wrong("description was written over"));
-            }
-            digest = Some((check, stored));
-        }
-        let handle = named_block(slot, word).ok_or_else(|| wrong("block is not named"))?;
-        if handle.owner != word.owner().index {
-            return Err(wrong("block is in the region of a process that did not run the task"));
-        }
-        let block = block_word(&self.segment, handle).ok_or_else(|| wrong("block number is out of range"))?;
-        block.prefetch();
-        let extent = handle.block as usize / WORDS_PER_EXTENT;
-        let within = handle.block as usize % WORDS_PER_EXTENT;
-        let class = self.segment.classes(handle.owner)[extent].load(Ordering::Acquire);
-        let class = Class::unpack(class).ok_or_else(|| wrong("block has no class"))?;
-        if within >= class.blocks() {
-            return Err(wrong("block is not one of its extent"));
-        }
-        let capacity = class.block_bytes() as u64;
-        let asked = len;
-        let mut len = len.unwrap_or(capacity);
-        if len > capacity {
-            return Err(wrong("length exceeds its block"));
-        }
-        let offset = (extent * EXTENT + within * class.block_bytes()) as u64;
-        self.segment.prefetch_payload(handle.owner, offset, len); // while the block's word is on its way
-        if block.adopt(word.owner(), CLIENT, handle.generation) == Adoption::Refused {
-            return Err(wrong("block is not held by its worker"));
-        }
-        let extents = if let Class::Run(extents) = class { extents } else { 1 };
-        let copied = guest || self.checked.is_some() || !self.holdings.have_room(handle, extents);
-        let held = ResultBlock::new(self.holdings.clone(), handle, extents);
-        if copied {
-            // A length that somebody made up must not fill our memory with a copy of nothing. And of a
-            // large block that is asked for as a whole, the end may never have been used.
-            if len > LARGE {
-                len = self.segment.written(handle.owner, offset, len);
-                if asked.is_some_and(|asked| asked > len) {
-                    return Err(wrong("block was never written"));
-                }
-            }
-            let copy = self.segment.copy_payload(handle.owner, offset, len);
-            let copy = copy.ok_or_else(|| wrong("block ends outside its region"))?;
-            if digest.is_some_and(|(check, stored)| check.bytes(&copy).end() != stored) {
-                return Err(wrong("bytes were written over"));
-            }
-            return Ok(ResultBytes::Copied(copy));
-        }
-        // SAFETY: we hold the block from here on; `held` is kept as long as the slice is used.
-        let bytes = unsafe { self.segment.payload(handle.owner, offset, len) };
-        let bytes = bytes.ok_or_else(|| wrong("block ends outside its region"))?;
-        Ok(ResultBytes::Block { start: bytes.as_ptr(), len: bytes.len(), held })
-    }
-
     /// A task whose worker died. A chunk keeps what is finished and goes on behind the item that failed.
     fn lost(&self, state: &mut Books, slot: &Slot, number: u32, word: Word) {
         let death = death_of(state, word.owner());
@@ -304,7 +230,7 @@ impl Client {
         let items = chunk.map(|chunk| chunk.items);
         let mut done = slot.done.load(Ordering::Acquire);
         let salvaged = match items {
-            Some(_) => self.block(slot, word, None, guest, None),
+            Some(_) => self.block(state, slot, word, None, guest, None),
             None => Err(ErrorKind::Closed.into()), // not looked at
         };
         if let Some((first, end)) = items {

@@ -5,11 +5,13 @@
 //! task fails with [`Corrupted`](crate::ErrorKind::Corrupted) and its slot goes into
 //! [quarantine](quarantine).
 
+mod answer;
 mod args;
 mod books;
 mod consume;
 mod quarantine;
 mod result_bytes;
+mod spare;
 mod submit;
 mod wait;
 mod watch;
@@ -19,9 +21,10 @@ use crate::segment::Segment;
 use crate::slot::Owner;
 use crate::sync::Ordering;
 use crate::sync::private::PrivateU32;
-pub(crate) use args::{Args, ArgsBlock, ArgsBytes, ClientArena};
+use crate::task::{Status, failure};
+pub(crate) use args::{Archived, Args, ArgsBlock, ClientArena, Kept};
 pub(crate) use books::{Books, Key, Taken, Target, UnderBooks};
-use books::{Chunk, InFlight, Kept};
+use books::{Chunk, InFlight};
 pub(crate) use result_bytes::{Holdings, ResultBytes, Tiny};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -41,6 +44,23 @@ pub(crate) enum Outcome {
     Failed(Error),
 }
 
+impl Outcome {
+    /// A task returned this.
+    pub(crate) fn of_tiny(value: Tiny) -> Self {
+        Outcome::Answer { status: Status::Value as u32, bytes: ResultBytes::Tiny(value) }
+    }
+
+    /// Why a call has no value.
+    #[cold]
+    pub(crate) fn error(&self) -> Error {
+        match self {
+            Outcome::Answer { status, bytes } => failure(*status, bytes.as_slice()),
+            Outcome::Failed(error) | Outcome::Range { error, .. } => error.clone(),
+            Outcome::Items { .. } => Error::corrupted("a call was answered as a chunk"),
+        }
+    }
+}
+
 /// Where outcomes go. All tasks of a sink are submitted to one client.
 pub(crate) trait Sink: Send + Sync {
     /// `tag` is what was given at submission. The client's books are held: this must be quick and submit nothing.
@@ -48,8 +68,7 @@ pub(crate) trait Sink: Send + Sync {
 
     /// The same for a value of up to eight bytes.
     fn deliver_tiny(&self, tag: u64, value: Tiny, key: &mut Key) {
-        let bytes = ResultBytes::Tiny(value);
-        self.deliver(tag, Outcome::Answer { status: crate::task::Status::Value as u32, bytes }, key);
+        self.deliver(tag, Outcome::of_tiny(value), key);
     }
 }
 
@@ -66,7 +85,7 @@ pub(crate) struct Death {
 /// The client of a pool, shared by all threads of its process.
 pub(crate) struct Client {
     pub(crate) segment: Arc<Segment>,
-    pub(crate) arena: Arc<ClientArena>,
+    pub(crate) arena: ClientArena,
     holdings: Arc<Holdings>,
     books: Mutex<Books>,
     /// Those of tasks for which nobody has said others.
@@ -86,7 +105,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(segment: Arc<Segment>, patience: Duration, max_attempts: u32, quota: u64) -> Self {
         let processes = segment.processes() as usize;
-        let arena = Arc::new(ClientArena::new(segment.clone(), quota));
+        let arena = ClientArena::new(segment.clone(), quota);
         let cpus = segment.header().cpus.load(Ordering::Relaxed) as u32;
         Client {
             arena,
@@ -190,11 +209,11 @@ impl Client {
             // A guest is not killed with the pool. What it may still read must never be used again.
             let word = self.segment.slot(number).word().load();
             let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
-            if word.state() == Some(crate::slot::State::Run) && guest {
-                std::mem::forget(task.args());
-            }
             state.in_flight -= 1;
             task.fail(error.clone(), &mut state);
+            if word.state() == Some(crate::slot::State::Run) && guest {
+                std::mem::forget(task.kept);
+            }
             // The slot itself is left alone: nobody uses this pool's memory again.
             self.segment.slot(number).word().wake();
         }

@@ -5,7 +5,7 @@
 //! worker that lives now may read its arguments and write its result area until it is dead and reaped.
 //! Till then slot and arguments are in quarantine.
 
-use super::{Args, Books, Client};
+use super::{Books, Client, Kept};
 use crate::error::Error;
 use crate::slot::{Owner, Word};
 use crate::sync::Ordering;
@@ -21,7 +21,8 @@ pub(super) struct Resident {
 /// A slot that is not used, and arguments that are not freed, as long as one of `witnesses` lives.
 pub(super) struct Quarantined {
     number: u32,
-    _args: Option<Args>,
+    /// Its arguments, which somebody may be reading.
+    _kept: Option<Box<Kept>>,
     witnesses: Vec<Owner>,
 }
 
@@ -74,8 +75,7 @@ impl Client {
     /// Whether this process uses no memory of place `index`'s region.
     pub(crate) fn holds_nothing_of(&self, index: u32) -> bool {
         // Under the lock: results are taken under it, too.
-        let _state = self.lock();
-        self.holdings.are_none(index)
+        self.lock().held[index as usize].is_none(&self.holdings, index)
     }
 
     /// Nobody is in place `index` any more: all it had is reaped. Frees what was kept on its account.
@@ -134,13 +134,13 @@ impl Client {
         let word = self.segment.slot(number).word();
         entry.generation = word.recycle(entry.generation);
         word.wake();
-        let held = Quarantined { number, _args: task.args(), witnesses };
+        task.fail(error, state);
+        let held = Quarantined { number, _kept: task.kept, witnesses };
         if held.witnesses.is_empty() {
             self.release_quarantined(state, held);
         } else {
             state.quarantine.push(held);
         }
-        task.fail(error, state);
     }
 
     /// Has `alarm` called, once, when the pool cannot go on; it must not wait for anything.
@@ -194,7 +194,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Key, Outcome, Sink, Target, TaskSpec};
+    use super::super::{Args, Key, Outcome, Sink, Target, TaskSpec};
     use super::*;
     use crate::error::Exit;
     use crate::segment::{Segment, Sizes};

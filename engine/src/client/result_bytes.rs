@@ -5,7 +5,8 @@ use crate::recovery::{CLIENT, block_word};
 use crate::segment::Segment;
 use crate::slot::INLINE_RESULT;
 use crate::sync::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::private::{Private, PrivateU32};
+use std::sync::{Arc, OnceLock};
 
 /// A short result, aligned for every archive.
 #[derive(Clone, Copy)]
@@ -32,43 +33,92 @@ impl Tiny {
 /// Results that nobody has fetched must not starve the workers that are to make the next ones: beyond half of a
 /// worker's quota they are copied out. What counts is extents: a block keeps all of its extent for its class,
 /// however small it is.
+///
+/// Blocks are taken under the books' lock, which has its own half of the count, and given back by anybody: one
+/// addition, and no lock.
 pub(crate) struct Holdings {
     segment: Arc<Segment>,
-    workers: Box<[Mutex<Held>]>,
+    /// How many blocks have been given back of those that begin in each extent of each worker, once there is one.
+    given_back: Box<[OnceLock<Box<[PrivateU32]>>]>,
     /// Extents of one worker that may be held.
     most: usize,
 }
 
+impl Holdings {
+    pub(crate) fn new(segment: Arc<Segment>) -> Self {
+        let given_back = (0..segment.processes()).map(|_| OnceLock::new()).collect();
+        let most = segment.header().quota.load(Ordering::Relaxed) as usize / EXTENT / 2;
+        Holdings { segment, given_back, most }
+    }
+
+    fn given_back(&self, worker: u32) -> &[PrivateU32] {
+        let extents = || self.segment.classes(worker).iter().map(|_| PrivateU32::new(0)).collect();
+        self.given_back[worker as usize].get_or_init(extents)
+    }
+}
+
+/// Of one worker's memory, what has been taken: the books' half of [`Holdings`].
 #[derive(Default)]
-struct Held {
-    /// How many blocks are held of those that begin in each extent, as far as any ever were.
-    blocks: Vec<u32>,
-    /// How many these are together.
-    all: usize,
+pub(super) struct Held {
+    extents: Vec<HeldExtent>,
+    /// Extents that are held, at most: one that was given up in the meantime still counts until there seem to be
+    /// too many.
+    most: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct HeldExtent {
+    /// Blocks taken of those that begin here.
+    taken: u32,
+    /// How many extents the last of them took up.
     extents: usize,
 }
 
-impl Holdings {
-    pub(crate) fn new(segment: Arc<Segment>) -> Self {
-        let workers = (0..segment.processes()).map(|_| Mutex::default()).collect();
-        let most = segment.header().quota.load(Ordering::Relaxed) as usize / EXTENT / 2;
-        Holdings { segment, workers, most }
+impl HeldExtent {
+    /// Whether a block is held that begins in extent `index`.
+    fn is_held(self, given_back: &[PrivateU32], index: usize) -> bool {
+        // Pairs with `ResultBlock::drop`: what is given back is not read any more.
+        self.taken != given_back[index].load(Private::Acquire)
     }
+}
 
-    fn of(&self, worker: u32) -> MutexGuard<'_, Held> {
-        self.workers[worker as usize].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl Held {
     /// Whether no block of this worker is held.
-    pub(crate) fn are_none(&self, worker: u32) -> bool {
-        self.of(worker).all == 0
+    pub(super) fn is_none(&self, all: &Holdings, worker: u32) -> bool {
+        let is_held = |(index, extent): (usize, &HeldExtent)| extent.is_held(all.given_back(worker), index);
+        !self.extents.iter().enumerate().any(is_held)
     }
 
-    /// Whether one more block may be kept, which takes up so many extents.
-    pub(crate) fn have_room(&self, handle: BlockHandle, extents: usize) -> bool {
-        let held = self.of(handle.owner);
-        let shares = held.blocks.get(extent_of(handle)).is_some_and(|&blocks| blocks > 0);
-        shares || held.extents + extents <= self.most
+    /// Notes a block, which takes up so many extents; whether it may be kept.
+    pub(super) fn take(&mut self, all: &Holdings, handle: BlockHandle, extents: usize) -> bool {
+        let given_back = all.given_back(handle.owner);
+        let index = extent_of(handle);
+        if index >= self.extents.len() {
+            self.extents.resize(index + 1, HeldExtent::default());
+        }
+        let shares = self.extents[index].is_held(given_back, index);
+        let keep = shares || self.has_room(all, given_back, extents);
+        let extent = &mut self.extents[index];
+        *extent = HeldExtent { taken: extent.taken.wrapping_add(1), extents };
+        if !shares {
+            self.most += extents;
+        }
+        keep
+    }
+
+    #[inline]
+    fn has_room(&mut self, all: &Holdings, given_back: &[PrivateU32], extents: usize) -> bool {
+        self.most + extents <= all.most || {
+            self.count(given_back);
+            self.most + extents <= all.most
+        }
+    }
+
+    #[cold]
+    fn count(&mut self, given_back: &[PrivateU32]) {
+        let held =
+            self.extents.iter().enumerate().filter(|(index, extent)| extent.is_held(given_back, *index));
+        self.most = held.map(|(_, extent)| extent.extents).sum();
     }
 }
 
@@ -80,25 +130,12 @@ fn extent_of(handle: BlockHandle) -> usize {
 pub(crate) struct ResultBlock {
     holdings: Arc<Holdings>,
     handle: BlockHandle,
-    /// That it takes up.
-    extents: usize,
 }
 
 impl ResultBlock {
-    /// The caller has adopted the block, which is one that the region can have.
-    pub(crate) fn new(holdings: Arc<Holdings>, handle: BlockHandle, extents: usize) -> Self {
-        let mut held = holdings.of(handle.owner);
-        let extent = extent_of(handle);
-        if extent >= held.blocks.len() {
-            held.blocks.resize(extent + 1, 0);
-        }
-        held.blocks[extent] += 1;
-        held.all += 1;
-        if held.blocks[extent] == 1 {
-            held.extents += extents;
-        }
-        drop(held);
-        ResultBlock { holdings, handle, extents }
+    /// The caller has adopted the block, which is one that the region can have, and has [noted](Held::take) it.
+    pub(super) fn new(holdings: Arc<Holdings>, handle: BlockHandle) -> Self {
+        ResultBlock { holdings, handle }
     }
 }
 
@@ -112,16 +149,10 @@ impl Drop for ResultBlock {
         if !block.release(CLIENT, self.handle.generation) {
             block.release_corrupt(self.handle.owner);
         }
-        // After our reads and the change of the word: `are_none` promises that they are over.
-        let mut held = self.holdings.of(self.handle.owner);
-        let extent = extent_of(self.handle);
-        held.blocks[extent] -= 1;
-        held.all -= 1;
-        if held.blocks[extent] == 0 {
-            held.extents = held.extents.saturating_sub(self.extents);
-        }
-        drop(held);
-        segment.starved(self.handle.owner).wake_sleepers();
+        // Release pairs with `HeldExtent::is_held`: after our reads and the change of the word.
+        let given_back = self.holdings.given_back(self.handle.owner);
+        given_back[extent_of(self.handle)].fetch_add(1, Private::Release);
+        segment.starved(self.handle.owner).wake_sleepers_behind_rmw();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Putting tasks into slots and announcing them.
 
 use super::books::Entry;
-use super::{Args, ArgsBytes, Books, Chunk, Client, InFlight, Kept, Sink, Target, Ticket};
+use super::{Args, Books, Chunk, Client, InFlight, Kept, Sink, Target, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::slot::{ArgWords, CHECKED_ARGS, Check, Meta, Shape};
 use crate::sync::Ordering;
@@ -11,7 +11,6 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// A task as a client describes it.
-#[derive(Clone)]
 pub(crate) struct TaskSpec {
     pub func: FuncWord,
     /// For messages.
@@ -43,24 +42,27 @@ pub(crate) struct Call {
     words: ArgWords,
     /// How many bytes of the words are the arguments.
     len: u64,
-    /// The arguments, if they are not in the words.
-    args: Option<Box<Args>>,
+    /// The arguments, if they are not in the words, or not alone.
+    kept: Option<Box<Kept>>,
 }
 
 impl Call {
     /// Arguments that are in the first `len` bytes of these words.
     #[inline]
     pub(crate) fn short(tag: u64, words: ArgWords, len: usize) -> Self {
-        Call { tag, words, len: len as u64, args: None }
+        Call { tag, words, len: len as u64, kept: None }
     }
 
     pub(crate) fn new(tag: u64, args: Args) -> Self {
-        Call { tag, words: ArgWords::default(), len: 0, args: Some(Box::new(args)) }
+        match args {
+            Args::Inline { words, len } => Self::short(tag, words, usize::from(len)),
+            Args::Kept(kept) => Call { tag, words: ArgWords::default(), len: 0, kept: Some(kept) },
+        }
     }
 
     pub(crate) fn into_args(self) -> Args {
-        match self.args {
-            Some(args) => *args,
+        match self.kept {
+            Some(kept) => Args::Kept(kept),
             None => Args::of_words(self.words, self.len as usize),
         }
     }
@@ -128,16 +130,17 @@ impl Client {
         }
         let function = state.number_of(func, name);
         let mut placed = 0;
-        for Call { tag, words, len, args } in calls.iter() {
+        for Call { tag, words, len, kept } in calls.iter_mut() {
             let Some(number) = self.take_slot(&mut state) else { break };
-            match args {
+            match kept.take() {
                 None => {
                     self.put(&mut state, number, func, Shape::Inline, max_attempts, words, *len as u8, false);
                     state.enter(number, Target::Stream(stream), *tag, function, None);
                 }
-                Some(args) => {
-                    let spec = TaskSpec { func, name, args: Args::clone(args), shape: args.shape() };
-                    self.place(&mut state, number, spec, max_attempts, None, Target::Stream(stream), *tag);
+                Some(kept) => {
+                    let (words, len) = kept.words(None);
+                    self.put(&mut state, number, func, kept.shape(), max_attempts, &words, len, false);
+                    state.enter(number, Target::Stream(stream), *tag, function, Some(kept));
                 }
             }
             placed += 1;
@@ -179,6 +182,60 @@ impl Client {
         let lane = func.lane();
         self.publish(&state, lane);
         drop(state);
+        ticket.set_asleep(self.segment.bell().notify_seeing(lane));
+        Ok(ticket)
+    }
+
+    /// [`submit`](Self::submit) of a call.
+    #[inline]
+    pub(crate) fn submit_call(
+        &self,
+        terms: &Terms,
+        func: FuncWord,
+        name: &'static str,
+        args: Args,
+        to: Target,
+    ) -> Result<Ticket> {
+        match args {
+            Args::Inline { words, len } => self.submit_short(terms, func, name, &words, usize::from(len), to),
+            Args::Kept(kept) => self.submit_kept(terms, func, name, kept, to),
+        }
+    }
+
+    /// The same, if it keeps something.
+    pub(crate) fn submit_kept(
+        &self,
+        terms: &Terms,
+        func: FuncWord,
+        name: &'static str,
+        kept: Box<Kept>,
+        to: Target,
+    ) -> Result<Ticket> {
+        let mut state = self.lock();
+        let slot = if state.failed.is_none() { state.free.pop() } else { None };
+        let Some(number) = slot else {
+            drop(state);
+            let shape = kept.shape();
+            return self.submit_on(
+                terms,
+                TaskSpec { func, name, args: Args::Kept(kept), shape },
+                None,
+                to,
+                0,
+            );
+        };
+        let function = state.number_of(func, name);
+        let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
+        let (words, len) = kept.words(None);
+        let bytes = kept.bytes_to_read();
+        let generation =
+            self.put(&mut state, number, func, kept.shape(), terms.max_attempts, &words, len, false);
+        state.enter(number, to, tag, function, Some(kept));
+        let mut ticket = Ticket::new(number, generation, tag);
+        let lane = func.lane();
+        self.publish(&state, lane);
+        drop(state);
+        ticket.bytes = bytes;
         ticket.set_asleep(self.segment.bell().notify_seeing(lane));
         Ok(ticket)
     }
@@ -302,13 +359,12 @@ impl Client {
     ) -> Ticket {
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { tag };
-        let (words, len) = args.words(items);
-        let kept = match args {
-            Args { bytes: ArgsBytes::Inline { .. }, arrays: None } => None,
-            args => {
-                let chunk =
+        let ((words, len), kept) = match args {
+            Args::Inline { words, len } => ((words, len), None),
+            Args::Kept(mut kept) => {
+                kept.chunk =
                     items.map(|items| Chunk { shape, items, max_attempts, item_attempts: 1, idle_deaths: 0 });
-                Some(Box::new(Kept { args, chunk }))
+                (kept.words(items), Some(kept))
             }
         };
         let generation = self.put(state, number, func, shape, max_attempts, &words, len, items.is_some());
@@ -378,7 +434,7 @@ impl Client {
             return task.fail(Error::corrupted("the slot of the lost part is not free"), state);
         };
         let Some(chunk) = kept.chunk else { return };
-        let (words, len) = kept.args.words(Some(chunk.items));
+        let (words, len) = kept.words(Some(chunk.items));
         let (func, _) = state.function(task.function);
         self.put(state, next, func, chunk.shape, chunk.max_attempts, &words, len, true);
         let InFlight { to, tag, function, kept } = task;

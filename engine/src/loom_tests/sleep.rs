@@ -132,7 +132,7 @@ fn a_starved_worker_hears_of_a_free_block() {
             let shared = shared.clone();
             thread::spawn(move || {
                 assert!(BlockWord(&shared.0).release(client, 1));
-                SleepWord(&shared.1).wake_sleepers();
+                SleepWord(&shared.1).wake_sleepers_behind_rmw();
             })
         };
         let (block, starved) = (BlockWord(&shared.0), SleepWord(&shared.1));

@@ -17,10 +17,10 @@ use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::de::Pool;
 use rkyv::primitive::ArchivedUsize;
-use rkyv::rancor::{BoxedError, Failure, Fallible, Source, Strategy};
-use rkyv::ser::Serializer;
+use rkyv::rancor::{BoxedError, Failure, Source, Strategy};
 use rkyv::ser::allocator::{Arena, ArenaHandle};
 use rkyv::ser::sharing::Share;
+use rkyv::ser::{Serializer, WriterExt};
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::validation::shared::SharedValidator;
 use rkyv::validation::{ArchiveContextExt, Validator};
@@ -240,8 +240,17 @@ pub(crate) fn put_lying_items<T: Payload>(count: usize, room: &mut Room<'_>) -> 
 }
 
 fn put_behind<T: Payload>(count: usize, span: Span, grow: &mut dyn Grow) -> Result<(Span, usize)> {
-    let writer = PayloadWriter::behind(span, count * size_of::<T>(), grow);
-    serialize_by(&Behind::<T>(count, PhantomData), writer)
+    let mut writer = PayloadWriter::behind(span, count * size_of::<T>(), grow);
+    // Without a serializer, as there is nothing else to write.
+    let aligned = WriterExt::<Failure>::align_for::<ArchivedVec<T::Archived>>(&mut writer);
+    let value = Behind::<T>(count, PhantomData);
+    // SAFETY: it is aligned, and the items begin where the resolver says.
+    let resolve =
+        |_| unsafe { WriterExt::<Failure>::resolve_aligned(&mut writer, &value, VecResolver::from_pos(0)) };
+    match aligned.and_then(resolve) {
+        Ok(_) => Ok(writer.written()),
+        Err(_) => Err(writer.take_error().unwrap_or_else(|| unwritable::<Vec<T>>())),
+    }
 }
 
 /// Bytes of items that are copied together.
@@ -271,24 +280,12 @@ impl<T: Archive> Archive for Behind<T> {
     }
 }
 
-impl<T: Archive, S: Fallible + ?Sized> Serialize<S> for Behind<T> {
-    fn serialize(&self, _: &mut S) -> Result<VecResolver, S::Error> {
-        Ok(VecResolver::from_pos(0))
-    }
-}
-
 fn serialize<T>(value: &T, span: Span, base: usize, grow: &mut dyn Grow) -> Result<(Span, usize)>
 where
     T: for<'g, 'a> Serialize<HighSerializer<PayloadWriter<'g>, ArenaHandle<'a>, Failure>>,
 {
-    serialize_by(value, PayloadWriter::new(span, base, grow))
-}
-
-fn serialize_by<T>(value: &T, writer: PayloadWriter<'_>) -> Result<(Span, usize)>
-where
-    T: for<'g, 'a> Serialize<HighSerializer<PayloadWriter<'g>, ArenaHandle<'a>, Failure>>,
-{
     let mut scratch = Scratch::take();
+    let writer = PayloadWriter::new(span, base, grow);
     let mut serializer = Serializer::new(writer, scratch.acquire(), Share::new());
     match rkyv::api::serialize_using::<_, Failure>(value, &mut serializer) {
         Ok(_) => Ok(serializer.writer.written()), // where it is: a move would wait for its stores

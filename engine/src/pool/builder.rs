@@ -2,7 +2,7 @@
 
 use super::Pool;
 use super::inner::Inner;
-use crate::client::{Args, ArgsBytes, Client, PATIENCE_MOST, RETRIES_MOST};
+use crate::client::{Args, Client, PATIENCE_MOST, RETRIES_MOST};
 use crate::error::{Error, Result};
 use crate::launch::{Context, Launcher};
 use crate::payload::Payload;
@@ -247,7 +247,7 @@ impl Builder {
         let client = Client::new(segment.clone(), self.patience, self.retries + 1, quota);
         if let Some(initializer) = self.initializer {
             let (func, args) = initializer(&client)?;
-            let ArgsBytes::Block(block) = &args.bytes else { unreachable!("archived in a block") };
+            let block = args.block().ok_or_else(|| Error::corrupted("initargs are in no block"))?;
             header.init_offset.store(block.offset(), Ordering::Relaxed);
             header.init_len.store(block.len() as u64, Ordering::Relaxed);
             header.init_func.store(func.0, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! What a pool, its results and its iterators share.
 
 use super::callbacks::Callbacks;
-use crate::client::{Args, Client, Target, TaskSpec, Ticket};
+use crate::client::{Archived, Args, Client, Target, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Payload;
 use crate::supervisor::Control;
@@ -98,9 +98,13 @@ impl Inner {
         if let Some((words, len)) = Args::short::<A, M, F>(&client.arena, args) {
             return client.submit_short(&client.terms, func, task.name(), &words, len, to);
         }
-        let args = client.with_memory(|| Args::of_task::<A, M, F>(&client.arena, args))?;
-        let shape = args.shape();
-        client.submit(TaskSpec { func, name: task.name(), args, shape }, None, to, 0)
+        let mut archived = Archived::default();
+        client.with_memory(|| archived.write(&client.arena, args))?;
+        let Archived { kept, words, len } = archived;
+        match kept {
+            Some(kept) => client.submit_kept(&client.terms, func, task.name(), kept, to),
+            None => client.submit_short(&client.terms, func, task.name(), &words, len, to),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ mod inner;
 mod map;
 mod result;
 
-use crate::client::{Taken, Target};
+use crate::client::{Outcome, Taken, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::shared_slice::{Pod, SliceMut};
@@ -21,6 +21,7 @@ use inner::{CLOSED, JOINING, RUNNING, TERMINATED};
 pub(crate) use inner::{Inner, check_chunksize};
 use map::Calls;
 pub use map::MapResult;
+use result::bytes_in;
 pub use result::{AsyncResult, View};
 pub(crate) use result::{Settled, Single, bytes_of};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,14 +101,46 @@ impl Pool {
         A: Payload,
         F: Task<A, M>,
     {
-        self.inner.check_running()?;
-        let client = &self.inner.client;
-        let ticket = self.inner.submit_call(f, &args, Target::Caller)?;
-        match client.wait_for(ticket, |books| books.take_outcome(ticket), None) {
-            Some(Taken::Tiny(value)) => payload::take(value.as_slice()),
-            Some(Taken::Outcome(outcome)) => payload::take(bytes_of(*outcome)?.as_slice()),
-            None => Err(Error::corrupted("a wait ended without a result")),
+        match self.call(f, &args)? {
+            Taken::Tiny(value) => payload::take(value.as_slice()),
+            Taken::Outcome(outcome) => payload::take(bytes_in(&outcome)?.as_slice()),
         }
+    }
+
+    /// [`apply`](Self::apply) that does not copy the result: it is looked at where it lies.
+    ///
+    /// Its memory is its worker's, who gets it back when the view is dropped.
+    ///
+    /// ```
+    /// # ringpool::init();
+    /// # let pool = ringpool::Pool::new(1)?;
+    /// let view = pool.apply_view(|n: u32| vec![7u8; n as usize], (1 << 20,))?;
+    /// assert_eq!(view.len(), 1 << 20);
+    /// assert!(view.iter().all(|&byte| byte == 7));
+    /// # Ok::<(), ringpool::Error>(())
+    /// ```
+    pub fn apply_view<A, M, F>(&self, f: F, args: A) -> Result<View<F::Value>>
+    where
+        A: Payload,
+        F: Task<A, M>,
+    {
+        View::new(match self.call(f, &args)? {
+            Taken::Tiny(value) => Box::new(Outcome::of_tiny(value)),
+            Taken::Outcome(outcome) => outcome,
+        })
+    }
+
+    /// Calls `f` in a worker and waits for what comes of it.
+    #[inline]
+    fn call<A, M, F>(&self, f: F, args: &A) -> Result<Taken>
+    where
+        A: Payload,
+        F: Task<A, M>,
+    {
+        self.inner.check_running()?;
+        let ticket = self.inner.submit_call(f, args, Target::Caller)?;
+        let taken = self.inner.client.wait_for(ticket, |books| books.take_outcome(ticket), None);
+        taken.ok_or_else(|| Error::corrupted("a wait ended without a result"))
     }
 
     /// Calls `f` in a worker; the result can be fetched later.

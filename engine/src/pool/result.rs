@@ -6,7 +6,7 @@ use crate::client::{Books, Key, Outcome, ResultBytes, Sink, Taken, Ticket, Tiny,
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateU8};
-use crate::task::{Status, failure};
+use crate::task::Status;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -78,14 +78,21 @@ impl Single {
     }
 }
 
+/// [`bytes_of`] an outcome that stays where it is.
+#[inline]
+pub(super) fn bytes_in(outcome: &Outcome) -> Result<&ResultBytes> {
+    match outcome {
+        Outcome::Answer { status, bytes } if *status == Status::Value as u32 => Ok(bytes),
+        other => Err(other.error()),
+    }
+}
+
 /// The bytes of a value, or the error that came instead of it.
 #[inline]
 pub(crate) fn bytes_of(outcome: Outcome) -> Result<ResultBytes> {
     match outcome {
         Outcome::Answer { status, bytes } if status == Status::Value as u32 => Ok(bytes),
-        Outcome::Answer { status, bytes } => Err(failure(status, bytes.as_slice())),
-        Outcome::Failed(error) | Outcome::Range { error, .. } => Err(error),
-        Outcome::Items { .. } => Err(Error::corrupted("a call was answered as a chunk")),
+        other => Err(other.error()),
     }
 }
 
@@ -234,7 +241,7 @@ impl<R: Payload> AsyncResult<R> {
         self.await_it(timeout)?;
         match self.tiny() {
             Some(value) => payload::take(value.as_slice()),
-            None => payload::take(bytes_in(self.single())?.as_slice()),
+            None => payload::take(arrived(self.single())?.as_slice()),
         }
     }
 
@@ -252,8 +259,8 @@ impl<R: Payload> AsyncResult<R> {
     pub fn view(&self) -> Result<View<R>> {
         self.await_it(None)?;
         let single = self.single().clone();
-        let archived = std::ptr::from_ref(payload::view::<R>(bytes_in(&single)?.as_slice())?);
-        Ok(View { _single: single, archived })
+        let archived = std::ptr::from_ref(payload::view::<R>(arrived(&single)?.as_slice())?);
+        Ok(View { _bytes: Viewed::Shared { _single: single }, archived })
     }
 
     /// Waits for the value, and says where its bytes are.
@@ -263,7 +270,7 @@ impl<R: Payload> AsyncResult<R> {
             return Ok(Settled::Tiny(value));
         }
         let single = self.single();
-        bytes_in(single)?;
+        arrived(single)?;
         Ok(Settled::Single(single.clone()))
     }
 
@@ -369,7 +376,7 @@ pub(crate) enum Settled {
 }
 
 /// The bytes of a value that has arrived.
-fn bytes_in(single: &Single) -> Result<&ResultBytes> {
+fn arrived(single: &Single) -> Result<&ResultBytes> {
     match single.outcome() {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(error)) => Err(error.clone()),
@@ -393,8 +400,28 @@ impl<R> std::fmt::Debug for AsyncResult<R> {
 /// A forked child does not have the memory: looking through a view there is a fault.
 pub struct View<R: Payload> {
     /// Keeps the bytes.
-    _single: Arc<Single>,
+    _bytes: Viewed,
     archived: *const R::Archived,
+}
+
+/// What a view looks at, where it stays however the view is moved.
+enum Viewed {
+    /// Whoever has the result may look, too.
+    Shared {
+        _single: Arc<Single>,
+    },
+    Own {
+        _outcome: Box<Outcome>,
+    },
+}
+
+impl<R: Payload> View<R> {
+    /// A view of an outcome that nobody else has.
+    #[inline]
+    pub(super) fn new(outcome: Box<Outcome>) -> Result<Self> {
+        let archived = std::ptr::from_ref(payload::view::<R>(bytes_in(&outcome)?.as_slice())?);
+        Ok(View { _bytes: Viewed::Own { _outcome: outcome }, archived })
+    }
 }
 
 // SAFETY: a view is a shared reference to an archive that nobody writes, with what keeps it alive.
@@ -406,7 +433,7 @@ impl<R: Payload> Deref for View<R> {
     type Target = R::Archived;
 
     fn deref(&self) -> &R::Archived {
-        // SAFETY: validated when the view was made; the bytes are held by `_single` and never change.
+        // SAFETY: validated when the view was made; the bytes are held by `_bytes`, do not move with it, and never change.
         unsafe { &*self.archived }
     }
 }

@@ -86,8 +86,8 @@ impl Buffer {
         Ok(Args::of_block(self.block.clone(), len))
     }
 
-    /// All of it as items of this size, and how many they are.
-    pub(super) fn items(&self, client: &Client, item_size: usize) -> Result<(Args, usize)> {
+    /// All of it as items of this size, which can be had as often as wanted, and how many they are.
+    pub(super) fn items(&self, client: &Client, item_size: usize) -> Result<(impl Fn() -> Args, usize)> {
         self.check_pool(client)?;
         let count = count_in(self.size, item_size)?;
         let len = Trailer::block_len(self.size);
@@ -107,7 +107,7 @@ impl Buffer {
             Trailer::of_array(item_size, count).write(end);
             *known = Some(item_size);
         }
-        Ok((Args::of_block(self.block.clone(), len), count))
+        Ok((move || Args::of_block(self.block.clone(), len), count))
     }
 }
 

@@ -7,9 +7,7 @@ use super::map::{self, MapPending};
 use super::queue::Queue;
 use super::results::Bytes;
 use super::{Array, Name};
-use crate::client::{
-    Args, Client, PATIENCE_MOST, RETRIES_MOST, Sink, Taken, Target, TaskSpec, Terms, Ticket,
-};
+use crate::client::{Args, Client, PATIENCE_MOST, RETRIES_MOST, Sink, Taken, Target, Terms, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{AsyncResult, Inner, Settled, Single, bytes_of};
 use crate::slot::{ArgWords, INLINE_ARGS};
@@ -126,8 +124,7 @@ impl Caller {
     fn submit_long(&self, func: FuncWord, name: Name, input: Input<'_>, to: Target) -> Result<Ticket> {
         let client = &self.inner.client;
         let args = input.args(client, &self.terms)?;
-        let shape = args.shape();
-        client.submit_on(&self.terms, TaskSpec { func, name: name.text, args, shape }, None, to, 0)
+        client.submit_call(&self.terms, func, name.text, args, to)
     }
 
     /// Calls the function and waits for its output.

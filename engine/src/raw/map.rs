@@ -222,10 +222,10 @@ pub(super) fn buffer(
 ) -> Result<MapPending> {
     let inner = &caller.inner;
     inner.check_running()?; // before the buffer is written to, which a forked child does not have
-    let (args, count) = items.items(&inner.client, item_size)?;
+    let (items, count) = items.items(&inner.client, item_size)?;
     let feed = Feed::new(caller, name, count)?;
     for (first, end) in chunks(count, chunk(inner, count, chunksize)?) {
-        feed.submit(Ok(args.clone()), first, end, first);
+        feed.submit(Ok(items()), first, end, first);
     }
     Ok(feed.pending(count))
 }

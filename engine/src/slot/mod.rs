@@ -246,6 +246,12 @@ impl Answer {
         (word >> 16 == status << 8 | Place::Tiny as u32 && len as usize <= TINY_RESULT).then_some(len as u8)
     }
 
+    /// The length of a result in a block, if the word tells it and says that there is one with this status.
+    #[inline]
+    pub(crate) fn near(word: u32, status: u32) -> Option<usize> {
+        (word >> 16 == status << 8 | Place::NearBlock as u32).then_some((word & 0xffff) as usize)
+    }
+
     /// `None` if no worker writes such a word.
     pub(crate) fn unpack(word: u32) -> Option<Self> {
         let short_len = (word & 0xffff) as usize;

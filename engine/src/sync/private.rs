@@ -12,4 +12,5 @@ pub(crate) type PrivateBool = std::sync::atomic::AtomicBool;
 pub(crate) type PrivateU8 = std::sync::atomic::AtomicU8;
 pub(crate) type PrivateU32 = std::sync::atomic::AtomicU32;
 pub(crate) type PrivateU64 = std::sync::atomic::AtomicU64;
+pub(crate) type PrivatePtr<T> = std::sync::atomic::AtomicPtr<T>;
 pub(crate) type PrivateUsize = std::sync::atomic::AtomicUsize;
