@@ -132,7 +132,7 @@ impl Client {
     }
 
     /// Adopts the block that a terminal slot names (T11): all of it, or its first `len` bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn adopt(&self, slot: &Slot, word: Word, len: Option<u64>) -> Result<Found> {
         let handle = named_block(slot, word).ok_or_else(|| wrong("block is not named"))?;
         if handle.owner != word.owner().index {

@@ -249,7 +249,7 @@ fn put_behind<T: Payload>(count: usize, span: Span, grow: &mut dyn Grow) -> Resu
         |_| unsafe { WriterExt::<Failure>::resolve_aligned(&mut writer, &value, VecResolver::from_pos(0)) };
     match aligned.and_then(resolve) {
         Ok(_) => Ok(writer.written()),
-        Err(_) => Err(writer.take_error().unwrap_or_else(|| unwritable::<Vec<T>>())),
+        Err(_) => Err(writer.take_error().unwrap_or_else(unwritable::<Vec<T>>)),
     }
 }
 

@@ -11,8 +11,22 @@ pub(crate) use std::sync::atomic::Ordering;
 #[cfg_attr(feature = "crash", track_caller)]
 #[expect(clippy::disallowed_methods, reason = "see the types")]
 pub(crate) fn fence(order: Ordering) {
-    std::sync::atomic::fence(order);
+    match order {
+        #[cfg(target_arch = "x86_64")]
+        Ordering::SeqCst => full_barrier(),
+        order => std::sync::atomic::fence(order),
+    }
     crash_point();
+}
+
+/// What `mfence` does for memory that is not device memory, in half the time: a locked instruction, before and after
+/// which no load or store is moved (Intel's manual, volume 3A, section "Memory ordering"; AMD's, volume 2, "Read/Write
+/// Barriers"). Kernels and compilers do the same.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn full_barrier() {
+    // SAFETY: it changes nothing: the word at the top of the stack stays what it is.
+    unsafe { std::arch::asm!("lock or dword ptr [rsp], 0", options(nostack)) };
 }
 
 macro_rules! shared_word {
