@@ -1,6 +1,6 @@
 //! Arrays that are made in shared memory and sent without a copy.
 
-use crate::client::{ArgsBlock, Client};
+use crate::client::{ArgsBlock, Arrays, Client};
 use crate::error::{Error, Result};
 use crate::payload::PayloadWriter;
 use crate::segment::Segment;
@@ -252,7 +252,7 @@ where
 
 thread_local! {
     /// Arrays that the value being archived refers to: its task keeps them alive.
-    static SENT: RefCell<Vec<Arc<ArgsBlock>>> = const { RefCell::new(Vec::new()) };
+    static SENT: RefCell<Arrays> = const { RefCell::new(Arrays::new()) };
 }
 
 /// Collects the arrays that a value refers to while it is archived.
@@ -260,7 +260,7 @@ thread_local! {
 /// The value's own code may archive others meanwhile (a task that is submitted from a `Serialize`), so
 /// each collection puts aside what the outer one has.
 pub(crate) struct Collect {
-    outer: Vec<Arc<ArgsBlock>>,
+    outer: Arrays,
 }
 
 impl Collect {
@@ -271,8 +271,8 @@ impl Collect {
 
     /// The arrays since `begin`.
     #[inline]
-    pub(crate) fn end(self) -> Option<Box<[Arc<ArgsBlock>]>> {
-        SENT.with_borrow_mut(|sent| (!sent.is_empty()).then(|| sent.drain(..).collect()))
+    pub(crate) fn end(self) -> Arrays {
+        SENT.take()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Arguments on their way to workers: in the slot, or in a block of the client's region.
 
+use super::Arrays;
 use super::books::{Chunk, Key};
 use super::spare::Spare;
 use crate::arena::{Block, BlockWord, Class, LARGEST, Region};
@@ -32,7 +33,10 @@ impl OwnRegion {
 /// Where a client takes memory for arguments.
 pub(crate) struct ClientArena {
     region: Arc<OwnRegion>,
+    /// With a block.
     spare: Spare,
+    /// Without one.
+    empty: Spare,
     /// Most bytes of arguments that travel inside a slot of this pool.
     inline: usize,
 }
@@ -41,7 +45,12 @@ impl ClientArena {
     pub(super) fn new(segment: Arc<Segment>, quota: u64) -> Self {
         let books = Mutex::new(Region::own(Owner::new(segment.index, 0), quota));
         let inline = if segment.hardened() { CHECKED_ARGS } else { INLINE_ARGS };
-        ClientArena { region: Arc::new(OwnRegion { segment, books }), spare: Spare::default(), inline }
+        ClientArena {
+            region: Arc::new(OwnRegion { segment, books }),
+            spare: Spare::default(),
+            empty: Spare::default(),
+            inline,
+        }
     }
 
     /// Gives free memory back to the system, but for some that is kept warm.
@@ -94,11 +103,18 @@ impl ClientArena {
         Ok(Kept::boxed(Place::Own(self.take_beside(bytes, held)?)))
     }
 
+    /// For arguments without a block of their own.
+    #[inline]
+    fn empty(&self) -> Box<Kept> {
+        self.empty.take().unwrap_or_else(|| Kept::boxed(Place::NOWHERE))
+    }
+
     /// Takes back what a task that is done has needed.
     #[inline]
     pub(super) fn give_back(&self, mut kept: Box<Kept>, books: &mut Key) {
-        if kept.clear() && self.region.segment.is_here() {
-            drop(self.spare.put(kept, books));
+        if self.region.segment.is_here() {
+            let place = if kept.clear() { &self.spare } else { &self.empty };
+            drop(place.put(kept, books));
         }
     }
 }
@@ -171,7 +187,7 @@ pub(crate) enum Args {
 pub(crate) struct Kept {
     place: Place,
     /// Shared arrays that the arguments refer to.
-    arrays: Option<Box<[Arc<ArgsBlock>]>>,
+    arrays: Arrays,
     pub(super) chunk: Option<Chunk>,
 }
 
@@ -187,9 +203,13 @@ enum Place {
     Part(Arc<ArgsBlock>, usize),
 }
 
+impl Place {
+    const NOWHERE: Self = Place::Slot { words: [0; INLINE_ARGS / 8], len: 0 };
+}
+
 impl Kept {
     fn boxed(place: Place) -> Box<Self> {
-        Box::new(Kept { place, arrays: None, chunk: None })
+        Box::new(Kept { place, arrays: Arrays::new(), chunk: None })
     }
 
     /// Its block, if nobody else has it.
@@ -216,13 +236,20 @@ impl Kept {
     /// Lets go of all but a block of a usual size; whether there is one.
     #[inline]
     fn clear(&mut self) -> bool {
-        (self.arrays, self.chunk) = (None, None);
-        let Some(block) = self.own() else { return false };
-        if block.block.len > LARGEST {
-            return false;
+        if !self.arrays.is_empty() {
+            self.arrays = Arrays::new();
         }
-        block.word().put_back(block.block.handle.generation); // whoever looks finds it free
-        true
+        self.chunk = None;
+        match &self.place {
+            Place::Own(block) if block.block.len <= LARGEST => {
+                block.word().put_back(block.block.handle.generation); // whoever looks finds it free
+                true
+            }
+            _ => {
+                self.place = Place::NOWHERE;
+                false
+            }
+        }
     }
 
     /// What stands for them in the slot, and how many bytes of that are the arguments themselves, or of a chunk are
@@ -255,7 +282,7 @@ impl Kept {
             Place::Own(block) => block.len(),
             Place::Part(_, len) => *len,
         };
-        own + self.arrays.iter().flat_map(|arrays| arrays.iter()).map(|array| array.len()).sum::<usize>()
+        own + self.arrays.bytes()
     }
 }
 
@@ -285,7 +312,7 @@ impl Grow for ArgsMemory<'_> {
 impl ArgsMemory<'_> {
     /// The arguments, of which `len` bytes were written, and the arrays that they refer to.
     #[inline]
-    fn finish(self, len: usize, padding: u8, arrays: Option<Box<[Arc<ArgsBlock>]>>) -> Option<Box<Kept>> {
+    fn finish(self, len: usize, padding: u8, arrays: Arrays) -> Option<Box<Kept>> {
         let mut kept = self.kept?;
         let block = kept.own()?;
         (block.len, block.padding) = (len, padding);
@@ -321,9 +348,11 @@ impl Archived {
             return Ok(());
         }
         (self.words, self.len) = (bytemuck::cast(first.0), len);
-        if arrays.is_some() {
-            let place = Place::Slot { words: self.words, len: len as u8 };
-            self.kept = Some(Box::new(Kept { place, arrays, chunk: None }));
+        if !arrays.is_empty() {
+            let mut kept = arena.empty();
+            kept.place = Place::Slot { words: self.words, len: len as u8 };
+            kept.arrays = arrays;
+            self.kept = Some(kept);
         }
         Ok(())
     }
@@ -422,8 +451,7 @@ impl Args {
             Args::Kept(kept) => kept,
             Args::Inline { words, len } => Kept::boxed(Place::Slot { words, len }),
         };
-        let all: Box<[_]> = kept.arrays.iter().flat_map(|kept| kept.iter().cloned()).chain(blocks).collect();
-        kept.arrays = (!all.is_empty()).then_some(all);
+        kept.arrays.extend(blocks);
         Args::Kept(kept)
     }
 

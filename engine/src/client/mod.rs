@@ -7,6 +7,7 @@
 
 mod answer;
 mod args;
+mod arrays;
 mod books;
 mod consume;
 mod quarantine;
@@ -23,6 +24,7 @@ use crate::sync::Ordering;
 use crate::sync::private::PrivateU32;
 use crate::task::{Status, failure};
 pub(crate) use args::{Archived, Args, ArgsBlock, ClientArena, Kept};
+pub(crate) use arrays::Arrays;
 pub(crate) use books::{Books, Key, Taken, Target, UnderBooks};
 use books::{Chunk, InFlight};
 pub(crate) use result_bytes::{Holdings, ResultBytes, Tiny};

@@ -101,7 +101,7 @@ impl Pool {
         A: Payload,
         F: Task<A, M>,
     {
-        match self.call(f, &args)? {
+        match self.call(f, args)? {
             Taken::Tiny(value) => payload::take(value.as_slice()),
             Taken::Outcome(outcome) => payload::take(bytes_in(&outcome)?.as_slice()),
         }
@@ -124,7 +124,7 @@ impl Pool {
         A: Payload,
         F: Task<A, M>,
     {
-        View::new(match self.call(f, &args)? {
+        View::new(match self.call(f, args)? {
             Taken::Tiny(value) => Box::new(Outcome::of_tiny(value)),
             Taken::Outcome(outcome) => outcome,
         })
@@ -132,13 +132,14 @@ impl Pool {
 
     /// Calls `f` in a worker and waits for what comes of it.
     #[inline]
-    fn call<A, M, F>(&self, f: F, args: &A) -> Result<Taken>
+    fn call<A, M, F>(&self, f: F, args: A) -> Result<Taken>
     where
         A: Payload,
         F: Task<A, M>,
     {
         self.inner.check_running()?;
-        let ticket = self.inner.submit_call(f, args, Target::Caller)?;
+        let ticket = self.inner.submit_call(f, &args, Target::Caller)?;
+        drop(args); // while the worker is at it: to give large ones back takes a while
         let taken = self.inner.client.wait_for(ticket, |books| books.take_outcome(ticket), None);
         taken.ok_or_else(|| Error::corrupted("a wait ended without a result"))
     }
