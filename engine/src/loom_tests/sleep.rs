@@ -197,5 +197,5 @@ mutants! {
     a_starved_worker_that_urges_without_its_fence = a_client_that_waits_for_one_task_is_urged
         with "wake/sleep.rs" "wake_always" "fence" Relaxed;
     a_reader_without_its_fence = a_starved_worker_hears_of_a_free_block
-        with "wake/sleep.rs" "wake_sleepers" "fence" Relaxed;
+        with "wake/sleep.rs" "wake_sleepers_behind_rmw" "fence" Relaxed;
 }
