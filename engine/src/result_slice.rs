@@ -106,7 +106,7 @@ impl<T: Pod + Payload> ResultSlice<T> {
             most.saturating_mul(size_of::<T>()) <= INLINE_RESULT - size_of::<ArchivedVec<T::Archived>>();
         let long = is_flat::<T>() && !short && isize::try_from(bytes).is_ok();
         let home = if long { here() } else { None };
-        let lent = home.and_then(|home| home.lend(bytes).ok().map(|block| Lent { start: block.ptr, home }));
+        let lent = home.and_then(|home| home.lend_start(bytes).map(|start| Lent { start, home }));
         let mut memory = match lent {
             Some(lent) => Memory::Lent(lent),
             None => Memory::Heap(vec![T::zeroed(); most]),
@@ -145,14 +145,14 @@ impl<T: Pod + Payload> ResultSlice<T> {
 impl<T: Pod + Payload> Reply for ResultSlice<T> {
     type Value = Vec<T>;
 
-    fn put(self, room: &mut Room<'_>) -> Result<usize> {
+    fn put(&mut self, room: &mut Room<'_>) -> Result<usize> {
         if let Memory::Lent(lent) = &self.memory
             && room.adopt(lent.start)
         {
             // `give_back` will not find it any more.
             return put_lying_items::<T>(self.len, room);
         }
-        self.with(|items| put_items(items, room.span, room)).map(|(_, used)| used)
+        self.edit(|items| put_items(items, room.span, room)).map(|(_, used)| used)
     }
 
     fn push(self, writer: &mut ChunkWriter<'_, '_>) {

@@ -255,24 +255,30 @@ thread_local! {
     static SENT: RefCell<Arrays> = const { RefCell::new(Arrays::new()) };
 }
 
+/// Takes what the value being archived refers to, if that is anything: mostly it is not, and nothing is moved.
+#[inline]
+fn take_sent() -> Option<Arrays> {
+    SENT.with_borrow_mut(|sent| (!sent.is_empty()).then(|| std::mem::take(sent)))
+}
+
 /// Collects the arrays that a value refers to while it is archived.
 ///
 /// The value's own code may archive others meanwhile (a task that is submitted from a `Serialize`), so
 /// each collection puts aside what the outer one has.
 pub(crate) struct Collect {
-    outer: Arrays,
+    outer: Option<Arrays>,
 }
 
 impl Collect {
     #[inline]
     pub(crate) fn begin() -> Self {
-        Collect { outer: SENT.take() }
+        Collect { outer: take_sent() }
     }
 
-    /// The arrays since `begin`.
+    /// The arrays since `begin`, if there are any.
     #[inline]
-    pub(crate) fn end(self) -> Arrays {
-        SENT.take()
+    pub(crate) fn end(self) -> Option<Arrays> {
+        take_sent()
     }
 }
 
@@ -280,7 +286,10 @@ impl Drop for Collect {
     #[inline]
     fn drop(&mut self) {
         // After a failure there may be some left, of a value that goes nowhere.
-        drop(SENT.replace(std::mem::take(&mut self.outer)));
+        drop(take_sent());
+        if let Some(outer) = self.outer.take() {
+            SENT.set(outer);
+        }
     }
 }
 

@@ -312,11 +312,13 @@ impl Grow for ArgsMemory<'_> {
 impl ArgsMemory<'_> {
     /// The arguments, of which `len` bytes were written, and the arrays that they refer to.
     #[inline]
-    fn finish(self, len: usize, padding: u8, arrays: Arrays) -> Option<Box<Kept>> {
+    fn finish(self, len: usize, padding: u8, arrays: Option<Arrays>) -> Option<Box<Kept>> {
         let mut kept = self.kept?;
         let block = kept.own()?;
         (block.len, block.padding) = (len, padding);
-        kept.arrays = arrays;
+        if let Some(arrays) = arrays {
+            kept.arrays = arrays;
+        }
         Some(kept)
     }
 }
@@ -348,7 +350,7 @@ impl Archived {
             return Ok(());
         }
         (self.words, self.len) = (bytemuck::cast(first.0), len);
-        if !arrays.is_empty() {
+        if let Some(arrays) = arrays {
             let mut kept = arena.empty();
             kept.place = Place::Slot { words: self.words, len: len as u8 };
             kept.arrays = arrays;

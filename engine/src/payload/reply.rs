@@ -18,7 +18,7 @@ pub trait Reply: Sized {
 
     /// Writes the archive to the start of `room`: how long it is.
     #[doc(hidden)]
-    fn put(self, room: &mut Room<'_>) -> Result<usize>;
+    fn put(&mut self, room: &mut Room<'_>) -> Result<usize>;
 
     /// Adds it to the results of a chunk.
     #[doc(hidden)]
@@ -40,8 +40,8 @@ impl<T: Payload> Reply for T {
     type Value = T;
 
     #[inline]
-    fn put(self, room: &mut Room<'_>) -> Result<usize> {
-        put(&self, room.span, room).map(|(_, used)| used)
+    fn put(&mut self, room: &mut Room<'_>) -> Result<usize> {
+        put(self, room.span, room).map(|(_, used)| used)
     }
 
     #[inline]

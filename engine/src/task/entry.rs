@@ -254,11 +254,15 @@ where
 {
     let (args, room) = (call.args, &mut call.room);
     let end = catch(|| {
-        let returned = match view::<Args>(args).and_then(f) {
-            Ok(returned) => returned,
+        let mut returned = match view::<Args>(args) {
+            Ok(args) => f(args),
             Err(error) => return End::BadArgs(error),
         };
-        match C::convert(returned) {
+        let returned = match &mut returned {
+            Ok(returned) => returned,
+            Err(error) => return End::BadArgs(error.clone()),
+        };
+        match C::look(returned) {
             Ok(value) => match value.put(room) {
                 Ok(used) => End::Value(used),
                 Err(error) => End::Unwritten(error),

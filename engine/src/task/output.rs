@@ -79,6 +79,10 @@ pub trait Output<Marker> {
 
     /// The value, or the text of the failure.
     fn into_outcome(self) -> Result<Self::Reply, String>;
+
+    /// The same where it lies.
+    #[doc(hidden)]
+    fn outcome(&mut self) -> Result<&mut Self::Reply, String>;
 }
 
 /// The whole return value is the result.
@@ -101,6 +105,11 @@ impl<T: Reply> Output<Plain> for T {
     fn into_outcome(self) -> Result<T, String> {
         Ok(self)
     }
+
+    #[inline]
+    fn outcome(&mut self) -> Result<&mut T, String> {
+        Ok(self)
+    }
 }
 
 impl<T: Reply> Output<Fallible> for Result<T, TaskError> {
@@ -110,6 +119,11 @@ impl<T: Reply> Output<Fallible> for Result<T, TaskError> {
     #[inline]
     fn into_outcome(self) -> Result<T, String> {
         self.map_err(|error| error.0)
+    }
+
+    #[inline]
+    fn outcome(&mut self) -> Result<&mut T, String> {
+        self.as_mut().map_err(|error| std::mem::take(&mut error.0))
     }
 }
 
@@ -121,6 +135,11 @@ impl<T: Reply, E: Error> Output<Typed> for Result<T, E> {
     fn into_outcome(self) -> Result<T, String> {
         self.map_err(|error| error.to_string())
     }
+
+    #[inline]
+    fn outcome(&mut self) -> Result<&mut T, String> {
+        self.as_mut().map_err(|error| error.to_string())
+    }
 }
 
 impl<T: Reply> Output<Boxed> for Result<T, Box<dyn Error>> {
@@ -130,6 +149,11 @@ impl<T: Reply> Output<Boxed> for Result<T, Box<dyn Error>> {
     #[inline]
     fn into_outcome(self) -> Result<T, String> {
         self.map_err(|error| error.to_string())
+    }
+
+    #[inline]
+    fn outcome(&mut self) -> Result<&mut T, String> {
+        self.as_mut().map_err(|error| error.to_string())
     }
 }
 
@@ -141,6 +165,11 @@ impl<T: Reply> Output<BoxedSync> for Result<T, Box<dyn Error + Send + Sync>> {
     fn into_outcome(self) -> Result<T, String> {
         self.map_err(|error| error.to_string())
     }
+
+    #[inline]
+    fn outcome(&mut self) -> Result<&mut T, String> {
+        self.as_mut().map_err(|error| error.to_string())
+    }
 }
 
 /// How [`entry`](super::entry) turns what a function returns into an outcome.
@@ -148,6 +177,9 @@ pub(crate) trait Convert<R> {
     type Reply: Reply;
 
     fn convert(returned: R) -> Result<Self::Reply, String>;
+
+    /// The same where it lies: what has just been put together somewhere is not moved.
+    fn look(returned: &mut R) -> Result<&mut Self::Reply, String>;
 }
 
 /// As [`Output`] with marker `O` says.
@@ -160,6 +192,11 @@ impl<R: Output<O>, O> Convert<R> for Auto<O> {
     fn convert(returned: R) -> Result<R::Reply, String> {
         returned.into_outcome()
     }
+
+    #[inline]
+    fn look(returned: &mut R) -> Result<&mut R::Reply, String> {
+        returned.outcome()
+    }
 }
 
 /// `Err` is a task error, whatever it is.
@@ -171,5 +208,10 @@ impl<T: Reply, E: fmt::Display> Convert<Result<T, E>> for ErrFails {
     #[inline]
     fn convert(returned: Result<T, E>) -> Result<T, String> {
         returned.map_err(|error| error.to_string())
+    }
+
+    #[inline]
+    fn look(returned: &mut Result<T, E>) -> Result<&mut T, String> {
+        returned.as_mut().map_err(|error| error.to_string())
     }
 }

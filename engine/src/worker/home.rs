@@ -107,6 +107,14 @@ impl Home {
         Ok(block)
     }
 
+    /// The same: where it begins.
+    pub(crate) fn lend_start(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let block = self.allocate_beside(self.segment()?, bytes, None).ok()?;
+        let start = block.ptr;
+        self.lent.borrow_mut().push(block);
+        Some(start)
+    }
+
     /// Where any thread can give back what was lent.
     pub(crate) fn returned(&self) -> Arc<Returned> {
         self.returned.clone()
