@@ -105,8 +105,8 @@ impl Client {
             let now = word.load();
             now.generation() != ticket.generation || now.is_terminal()
         };
-        if ticket.asleep == 0 {
-            self.await_change(ticket, over);
+        if ticket.asleep == 0 && !self.await_change(ticket, over) {
+            self.segment.bell().end_naps();
         }
         let mut backstop = Backstop::new();
         let mut slept = false;
@@ -166,11 +166,11 @@ impl Client {
         }
     }
 
-    /// Waits awake for a while, or until `over`.
+    /// Waits awake for a while, or until `over`; whether that came.
     ///
     /// For the pool's first call no CPU is given away: the worker that does it was begun on another, and takers of
     /// this one would be a template and a supervisor that have much to do and are not needed for it.
-    fn await_change(&self, ticket: Ticket, over: impl Fn() -> bool) {
+    fn await_change(&self, ticket: Ticket, over: impl Fn() -> bool) -> bool {
         let budget = self.spin_budget();
         // A task cannot be done before it has read what it was sent.
         let reading = if budget == 0 || self.segment.places() > self.cpus {
@@ -191,6 +191,7 @@ impl Client {
         if rounds < budget || rounds == budget + reading {
             self.learn(rounds < budget);
         }
+        rounds < budget + reading
     }
 
     /// Lets some time pass, awake.
@@ -233,6 +234,7 @@ impl Client {
             self.pause(round);
         }
         self.learn(false);
+        self.segment.bell().end_naps();
         let sleep = self.segment.sleep();
         let mut backstop = Backstop::new();
         loop {
