@@ -2,7 +2,7 @@
 
 use super::books::Chunk;
 use super::result_bytes::{ResultBlock, Short, Tiny};
-use super::{Books, Client, Death, InFlight, Outcome, ResultBytes};
+use super::{Books, Client, Death, InFlight, Outcome, ResultBytes, Ticket};
 use crate::arena::{Adoption, Class, EXTENT, WORDS_PER_EXTENT};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::recovery::{CLIENT, block_word, named_block};
@@ -97,20 +97,37 @@ impl Client {
         let Some(entry) = state.entries.get(number as usize) else { return false };
         let Some(task) = &entry.task else { return false }; // a stale hint
         let generation = entry.generation;
-        let slot = self.segment.slot(number);
-        let word = slot.word().load();
-        // What most tasks come to, in one line of the slot.
-        if word.is_done_in(generation)
-            && task.kept.is_none()
-            && self.checked.is_none()
-            && let Some(len) = Answer::tiny(slot.answer.load(Ordering::Relaxed), Status::Value as u32)
-        {
-            let value = Tiny { word: slot.tiny.load(Ordering::Relaxed), len };
+        let word = self.segment.slot(number).word().load();
+        if let Some(value) = self.tiny_in(number, generation, word, task) {
             self.recycle(state, number);
             state.settle_tiny(number, value);
             return true;
         }
         self.consume_any(state, number, generation, word)
+    }
+
+    /// What most tasks come to, in one line of the slot.
+    #[inline]
+    fn tiny_in(&self, number: u32, generation: u32, word: Word, task: &InFlight) -> Option<Tiny> {
+        if !word.is_done_in(generation) || task.kept.is_some() || self.checked.is_some() {
+            return None;
+        }
+        let slot = self.segment.slot(number);
+        let len = Answer::tiny(slot.answer.load(Ordering::Relaxed), Status::Value as u32)?;
+        Some(Tiny { word: slot.tiny.load(Ordering::Relaxed), len })
+    }
+
+    /// The value of a call whose caller waits for it, if it is there and one of a few bytes: taken from its slot
+    /// straight to the caller, whose ticket is void then.
+    #[inline]
+    pub(super) fn take_own(&self, state: &mut Books, ticket: Ticket) -> Option<Tiny> {
+        let entry = state.entries.get(ticket.slot as usize)?;
+        let task = entry.task.as_ref().filter(|_| entry.generation == ticket.generation)?;
+        let word = self.segment.slot(ticket.slot).word().load();
+        let value = self.tiny_in(ticket.slot, ticket.generation, word, task)?;
+        self.recycle(state, ticket.slot);
+        state.settle_own(ticket.slot);
+        Some(value)
     }
 
     /// The same for all outcomes.

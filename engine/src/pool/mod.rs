@@ -103,7 +103,7 @@ impl Pool {
         self.inner.check_running()?;
         let client = &self.inner.client;
         let ticket = self.inner.submit_call(f, &args, Target::Caller)?;
-        match client.wait_for(ticket, |books| books.take_outcome(ticket), None) {
+        match client.wait_for_call(ticket) {
             Some(Taken::Tiny(value)) => payload::take(value.as_slice()),
             Some(Taken::Outcome(outcome)) => payload::take(bytes_of(*outcome)?.as_slice()),
             None => Err(Error::corrupted("a wait ended without a result")),
