@@ -139,7 +139,7 @@ fn check_worker(
     let ProcessWords { pid, start_time, park, lanes, .. } = *words;
     let state = Park::state_of(park);
     let here = matches!(life.state, LifeState::Live | LifeState::Leaving);
-    let current = park >> 2 == life.incarnation & 0x3fff_ffff;
+    let current = Park::incarnation_of(park) == Park::stored(life.incarnation);
     // An incarnation that is new writes its park word only when it first looks for work.
     let own = match life.state {
         LifeState::Free | LifeState::Joining => state == ParkState::Run,
@@ -147,7 +147,8 @@ fn check_worker(
         LifeState::Leaving | LifeState::Dead => true,
     };
     findings.expect(own, Proof::Lasting, 16, at, || {
-        format!("its park word {park:#x} says {state:?} of incarnation {}, and it is {life:?}", park >> 2)
+        let incarnation = Park::incarnation_of(park);
+        format!("its park word {park:#x} says {state:?} of incarnation {incarnation}, and it is {life:?}")
     });
     if life.state == LifeState::Dead && peers.creator_lives {
         findings.add(Proof::Stuck, 15, at, || format!("it is {life:?}, and nobody ends its reap"));

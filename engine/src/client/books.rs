@@ -1,6 +1,7 @@
 //! A client's books: which task is in which slot, and what is known of the workers. Private to the process,
 //! and under one lock.
 
+use super::deposits::{Deposits, Ledger};
 use super::quarantine::{Quarantined, Resident, Suspicion};
 use super::result_bytes::Held;
 use super::{Death, Kept, Outcome, Sink, Ticket, Tiny};
@@ -8,7 +9,6 @@ use crate::error::Error;
 use crate::segment::LANES;
 use crate::slot::Shape;
 use crate::worker::FuncWord;
-use slab::Slab;
 use std::cell::UnsafeCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -31,15 +31,6 @@ pub(crate) enum Taken {
     /// It returned this.
     Tiny(Tiny),
     Outcome(Box<Outcome>),
-}
-
-/// What there is for whoever has a ticket.
-enum Deposit {
-    /// Nothing yet.
-    Nothing,
-    Outcome(Taken),
-    /// Nobody will come for it.
-    Forgotten,
 }
 
 /// A sink that many tasks share.
@@ -93,7 +84,9 @@ impl InFlight {
                 }
                 stream.let_go();
             }
-            Target::Caller => books.deposit(self.tag, Taken::Outcome(Box::new(outcome))),
+            Target::Caller => {
+                books.deposits.leave(self.tag as u32, Taken::Outcome(Box::new(outcome)), &mut books.key);
+            }
         }
     }
 
@@ -169,7 +162,7 @@ pub(crate) struct Books {
     /// What speaks against the words of slots, by their number.
     pub(super) suspicions: HashMap<u32, Suspicion>,
     /// Of callers, by the number of their ticket.
-    deposits: Slab<Deposit>,
+    deposits: Ledger,
     pub(super) deaths: VecDeque<Death>,
     streams: Vec<Stream>,
     key: Key,
@@ -198,7 +191,7 @@ impl Books {
             residents: vec![None; processes],
             quarantine: Vec::new(),
             suspicions: HashMap::new(),
-            deposits: Slab::new(),
+            deposits: Ledger::default(),
             deaths: VecDeque::new(),
             streams: Vec::new(),
             key: Key(()),
@@ -297,7 +290,7 @@ impl Books {
             Some(InFlight { to: Target::Caller, tag, .. }) => {
                 let tag = *tag;
                 *task = None;
-                self.deposit(tag, Taken::Tiny(value));
+                self.deposits.leave(tag as u32, Taken::Tiny(value), &mut self.key);
             }
             Some(InFlight { to: Target::Sink(sink), tag, .. }) => {
                 sink.deliver_tiny(*tag, value, &mut self.key);
@@ -316,7 +309,19 @@ impl Books {
         let (tag, kept) = (*tag, kept.take());
         *task = None;
         self.in_flight -= 1;
-        self.deposit(tag, Taken::Outcome(outcome));
+        self.deposits.leave(tag as u32, Taken::Outcome(outcome), &mut self.key);
+        kept
+    }
+
+    /// Takes a task out of the books whose caller has its outcome already, and no ticket any more; what it kept.
+    #[inline]
+    pub(super) fn settle_own(&mut self, number: u32) -> Option<Box<Kept>> {
+        let task = &mut self.entries[number as usize].task;
+        let Some(InFlight { to: Target::Caller, tag, kept, .. }) = task else { return None };
+        let (tag, kept) = (*tag, kept.take());
+        *task = None;
+        self.deposits.close(tag as u32);
+        self.in_flight -= 1;
         kept
     }
 
@@ -346,41 +351,31 @@ impl Books {
     /// A number for the ticket of a caller.
     #[inline]
     pub(super) fn next_caller(&mut self) -> u64 {
-        self.deposits.insert(Deposit::Nothing) as u64
+        u64::from(self.deposits.open())
     }
 
-    /// Leaves an outcome for the caller with this number.
-    #[inline]
-    fn deposit(&mut self, caller: u64, taken: Taken) {
-        match self.deposits.get_mut(caller as usize) {
-            Some(place @ Deposit::Nothing) => *place = Deposit::Outcome(taken),
-            Some(Deposit::Forgotten) => drop(self.deposits.try_remove(caller as usize)),
-            _ => {}
-        }
+    /// The deposits, by the number of a ticket's [caller](Ticket::caller).
+    pub(super) fn deposits(&self) -> Arc<Deposits> {
+        self.deposits.all()
     }
 
     /// The outcome for the caller with this ticket, once it is there. Taken once, the ticket is void.
     #[inline]
     pub(crate) fn take_outcome(&mut self, ticket: Ticket) -> Option<Taken> {
-        let caller = ticket.caller as usize;
-        let Some(Deposit::Outcome(_)) = self.deposits.get(caller) else { return None };
-        match self.deposits.try_remove(caller) {
-            Some(Deposit::Outcome(taken)) => Some(taken),
-            _ => None,
-        }
+        self.deposits.take(ticket.caller, &mut self.key)
+    }
+
+    /// The same if it is no short value; whoever has the ticket still [gives back](super::Deposit::give_back) its place.
+    pub(crate) fn take_boxed(&mut self, ticket: Ticket) -> Option<Box<Outcome>> {
+        self.deposits.take_boxed(ticket.caller, &mut self.key)
     }
 
     /// Nobody will take the outcome for this ticket.
     pub(crate) fn forget(&mut self, ticket: Ticket) {
-        let caller = ticket.caller as usize;
-        match self.deposits.get_mut(caller) {
-            Some(place @ Deposit::Nothing) => *place = Deposit::Forgotten,
-            Some(Deposit::Outcome(_)) => drop(self.deposits.try_remove(caller)),
-            _ => {}
-        }
+        self.deposits.forget(ticket.caller, &mut self.key);
     }
 
-    /// Has the outcome for this ticket go to `sink` instead, and the ticket be void; `false` if it is there already.
+    /// Has the outcome for this ticket go to `sink` instead; `false` if it is there already.
     pub(crate) fn redirect(&mut self, ticket: Ticket, sink: Arc<dyn Sink>) -> bool {
         let entry = self.entries.get_mut(ticket.slot as usize);
         let task =
@@ -389,7 +384,7 @@ impl Books {
             Some(task) if matches!(task.to, Target::Caller) && task.tag == u64::from(ticket.caller) => {
                 task.to = Target::Sink(sink);
                 task.tag = 0;
-                drop(self.deposits.try_remove(ticket.caller as usize));
+                self.deposits.spend(ticket.caller);
                 true
             }
             _ => false,

@@ -2,7 +2,7 @@
 
 use super::books::Chunk;
 use super::result_bytes::Tiny;
-use super::{Books, Client, Death, InFlight, Outcome, Target};
+use super::{Books, Client, Death, InFlight, Outcome, Taken, Target, Ticket};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::slot::{Answer, Check, Owner, Slot, State as SlotState, Word};
 use crate::sync::{Ordering, prefetch_to_write};
@@ -93,52 +93,96 @@ impl Client {
         let Some(entry) = state.entries.get(number as usize) else { return false };
         let Some(task) = &entry.task else { return false }; // a stale hint
         let generation = entry.generation;
-        let slot = self.segment.slot(number);
-        let word = slot.word().load();
-        // What most tasks come to, in one line of the slot.
-        if word.is_done_in(generation)
-            && task.kept.is_none()
-            && self.checked.is_none()
-            && let Some(len) = Answer::tiny(slot.answer.load(Ordering::Relaxed), Status::Value as u32)
-        {
-            let value = Tiny { word: slot.tiny.load(Ordering::Relaxed), len };
+        let word = self.segment.slot(number).word().load();
+        if let Some(value) = self.tiny_in(number, generation, word, task) {
             self.recycle(state, number);
             state.settle_tiny(number, value);
             return true;
         }
-        if word.is_done_in(generation)
-            && self.checked.is_none()
-            && matches!(task.to, Target::Caller)
-            && let Some(len) = Answer::near(slot.answer.load(Ordering::Relaxed), Status::Value as u32)
-        {
+        if let Some(len) = self.near_in(state, number, generation, word, task) {
             return self.consume_near(state, number, word, len);
         }
         self.consume_any(state, number, generation, word)
     }
 
-    /// The same for a value in a block that is not large, for a caller: put straight where the caller finds it.
+    /// What most tasks come to, in one line of the slot.
+    #[inline]
+    fn tiny_in(&self, number: u32, generation: u32, word: Word, task: &InFlight) -> Option<Tiny> {
+        if !word.is_done_in(generation) || task.kept.is_some() || self.checked.is_some() {
+            return None;
+        }
+        let slot = self.segment.slot(number);
+        let len = Answer::tiny(slot.answer.load(Ordering::Relaxed), Status::Value as u32)?;
+        Some(Tiny { word: slot.tiny.load(Ordering::Relaxed), len })
+    }
+
+    /// The length of a value in a block that is not large and was made by this program for a caller.
+    #[inline]
+    fn near_in(
+        &self,
+        state: &Books,
+        number: u32,
+        generation: u32,
+        word: Word,
+        task: &InFlight,
+    ) -> Option<usize> {
+        if !word.is_done_in(generation) || self.checked.is_some() || !matches!(task.to, Target::Caller) {
+            return None;
+        }
+        let answer = self.segment.slot(number).answer.load(Ordering::Relaxed);
+        let len = Answer::near(answer, Status::Value as u32)?;
+        let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
+        (!guest && task.chunk().is_none()).then_some(len)
+    }
+
+    /// The value that [`near_in`](Self::near_in) tells of, put together where it stays.
+    #[inline]
+    fn take_near(&self, state: &mut Books, number: u32, word: Word, len: usize) -> Result<Box<Outcome>> {
+        let found = self.adopt(self.segment.slot(number), word, Some(len as u64))?;
+        let outcome = self.near(state, found)?;
+        self.recycle(state, number);
+        Ok(outcome)
+    }
+
     #[inline(never)]
     fn consume_near(&self, state: &mut Books, number: u32, word: Word, len: usize) -> bool {
-        let slot = self.segment.slot(number);
-        let is_chunk =
-            state.entries[number as usize].task.as_ref().is_some_and(|task| task.chunk().is_some());
-        let guest = state.guests.get(word.owner().index as usize).copied().unwrap_or(true);
-        if is_chunk || guest {
-            return self.consume_any(state, number, word.generation(), word);
+        match self.take_near(state, number, word, len) {
+            Ok(outcome) => {
+                if let Some(kept) = state.settle_caller(number, outcome) {
+                    self.arena.give_back(kept, state.key());
+                }
+                true
+            }
+            Err(error) => self.corrupted(state, number, error),
         }
-        let found = match self.adopt(slot, word, Some(len as u64)) {
-            Ok(found) => found,
-            Err(error) => return self.corrupted(state, number, error),
-        };
-        let outcome = match self.near(state, found) {
-            Ok(outcome) => outcome,
-            Err(error) => return self.corrupted(state, number, error),
-        };
-        self.recycle(state, number);
-        if let Some(kept) = state.settle_caller(number, outcome) {
-            self.arena.give_back(kept, state.key());
+    }
+
+    /// The value of a call whose caller waits for it, if it is there and not large: taken from its slot
+    /// straight to the caller, whose ticket is void then.
+    #[inline]
+    pub(super) fn take_own(&self, state: &mut Books, ticket: Ticket) -> Option<Taken> {
+        let Ticket { slot: number, generation, .. } = ticket;
+        let entry = state.entries.get(number as usize)?;
+        let task = entry.task.as_ref().filter(|_| entry.generation == generation)?;
+        let word = self.segment.slot(number).word().load();
+        if let Some(value) = self.tiny_in(number, generation, word, task) {
+            self.recycle(state, number);
+            state.settle_own(number);
+            return Some(Taken::Tiny(value));
         }
-        true
+        let len = self.near_in(state, number, generation, word, task)?;
+        match self.take_near(state, number, word, len) {
+            Ok(outcome) => {
+                if let Some(kept) = state.settle_own(number) {
+                    self.arena.give_back(kept, state.key());
+                }
+                Some(Taken::Outcome(outcome))
+            }
+            Err(error) => {
+                self.corrupted(state, number, error);
+                None // it waits in the caller's place
+            }
+        }
     }
 
     /// The same for all outcomes.

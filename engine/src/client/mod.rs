@@ -10,6 +10,7 @@ mod args;
 mod arrays;
 mod books;
 mod consume;
+mod deposits;
 mod quarantine;
 mod result_bytes;
 mod spare;
@@ -27,6 +28,7 @@ pub(crate) use args::{Archived, Args, ArgsBlock, ClientArena, Kept};
 pub(crate) use arrays::Arrays;
 pub(crate) use books::{Books, Key, Taken, Target, UnderBooks};
 use books::{Chunk, InFlight};
+pub(crate) use deposits::{Deposit, Deposits};
 pub(crate) use result_bytes::{Holdings, ResultBytes, Tiny};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -90,6 +92,7 @@ pub(crate) struct Client {
     pub(crate) arena: ClientArena,
     holdings: Arc<Holdings>,
     books: Mutex<Books>,
+    deposits: Arc<Deposits>,
     /// Those of tasks for which nobody has said others.
     pub(crate) terms: Terms,
     /// Arguments that workers may read as long as the pool lives.
@@ -108,11 +111,13 @@ impl Client {
     pub(crate) fn new(segment: Arc<Segment>, patience: Duration, max_attempts: u32, quota: u64) -> Self {
         let processes = segment.processes() as usize;
         let arena = ClientArena::new(segment.clone(), quota);
+        let books = Books::new(processes);
         let cpus = segment.header().cpus.load(Ordering::Relaxed) as u32;
         Client {
             arena,
             holdings: Arc::new(Holdings::new(segment.clone())),
-            books: Mutex::new(Books::new(processes)),
+            deposits: books.deposits(),
+            books: Mutex::new(books),
             terms: Terms { patience, max_attempts },
             kept: Mutex::default(),
             spin: PrivateU32::new(wait::SPIN_MOST),
@@ -127,6 +132,12 @@ impl Client {
     fn lock(&self) -> MutexGuard<'_, Books> {
         // A panic under the lock is a bug of ours, not of the data: every step leaves the books usable.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of the outcome for the caller with this ticket.
+    #[inline]
+    pub(crate) fn deposit(&self, ticket: Ticket) -> &Deposit {
+        self.deposits.get(ticket.caller)
     }
 
     /// Keeps arguments for the life of the pool.

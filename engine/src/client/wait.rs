@@ -1,6 +1,6 @@
 //! Waiting for results: awake for a moment, then asleep on the slot's word or the client's sleep word.
 
-use super::{Books, Client};
+use super::{Books, Client, Taken};
 use crate::error::Error;
 use crate::segment::LANES;
 use crate::slot::State as SlotState;
@@ -93,10 +93,29 @@ impl Backstop {
 }
 
 impl Client {
+    /// Waits for the outcome of a call that is awaited by nobody else.
+    #[inline]
+    pub(crate) fn wait_for_call(&self, ticket: Ticket) -> Option<Taken> {
+        let own = |books: &mut Books| self.take_own(books, ticket);
+        self.wait_until(ticket, own, |books| books.take_outcome(ticket), None)
+    }
+
     /// Waits until the outcome of `ticket` makes `take` give something; `None` if `deadline` passed.
     pub(crate) fn wait_for<R>(
         &self,
         ticket: Ticket,
+        take: impl FnMut(&mut Books) -> Option<R>,
+        deadline: Option<Instant>,
+    ) -> Option<R> {
+        self.wait_until(ticket, |_| None, take, deadline)
+    }
+
+    /// The same, where `own` may take the outcome straight from the slot.
+    #[inline]
+    fn wait_until<R>(
+        &self,
+        ticket: Ticket,
+        own: impl Fn(&mut Books) -> Option<R>,
         mut take: impl FnMut(&mut Books) -> Option<R>,
         deadline: Option<Instant>,
     ) -> Option<R> {
@@ -105,8 +124,8 @@ impl Client {
             let now = word.load();
             now.generation() != ticket.generation || now.is_terminal()
         };
-        if ticket.asleep == 0 {
-            self.await_change(ticket, over);
+        if ticket.asleep == 0 && !self.await_change(ticket, over) {
+            self.segment.bell().end_naps();
         }
         let mut backstop = Backstop::new();
         let mut slept = false;
@@ -116,21 +135,25 @@ impl Client {
                 if self.is_urged() {
                     self.poll(&mut state);
                 }
+                let mut taken = own(&mut state);
                 let entry = &state.entries[ticket.slot as usize];
                 let mine = entry.generation == ticket.generation && entry.task.is_some();
-                if mine && self.consume(&mut state, ticket.slot) {
+                if taken.is_some() || mine && self.consume(&mut state, ticket.slot) {
                     // Who waits for one result of many will ask for the others next.
                     if state.in_flight > 0 {
                         self.poll(&mut state);
                     }
                     self.wake_sleepers(&mut state);
                 }
-                if let Some(taken) = take(&mut state) {
+                if taken.is_none() {
+                    taken = take(&mut state);
+                }
+                if taken.is_some() {
                     drop(state);
                     if slept {
                         self.end_watch_soon();
                     }
-                    return Some(taken);
+                    return taken;
                 }
                 if state.entries[ticket.slot as usize].generation != ticket.generation {
                     // Its slot is somebody else's by now: what is left of a chunk, or an error on its way.
@@ -166,11 +189,11 @@ impl Client {
         }
     }
 
-    /// Waits awake for a while, or until `over`.
+    /// Waits awake for a while, or until `over`; whether that came.
     ///
     /// For the pool's first call no CPU is given away: the worker that does it was begun on another, and takers of
     /// this one would be a template and a supervisor that have much to do and are not needed for it.
-    fn await_change(&self, ticket: Ticket, over: impl Fn() -> bool) {
+    fn await_change(&self, ticket: Ticket, over: impl Fn() -> bool) -> bool {
         let budget = self.spin_budget();
         // A task cannot be done before it has read what it was sent.
         let reading = if budget == 0 || self.segment.places() > self.cpus {
@@ -191,6 +214,7 @@ impl Client {
         if rounds < budget || rounds == budget + reading {
             self.learn(rounds < budget);
         }
+        rounds < budget + reading
     }
 
     /// Lets some time pass, awake.
@@ -233,6 +257,7 @@ impl Client {
             self.pause(round);
         }
         self.learn(false);
+        self.segment.bell().end_naps();
         let sleep = self.segment.sleep();
         let mut backstop = Backstop::new();
         loop {

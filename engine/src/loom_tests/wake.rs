@@ -261,7 +261,37 @@ fn a_busy_worker_passes_on_behind_a_claim() {
                 let hint = |slot| Hint::new(0, slot);
                 assert_eq!(office.requeue().claim(2, &mut cursor, &office.window, hint), 2);
                 task.claim(task.load(), Owner::new(1, 0)).expect("nobody else does");
-                office.bell().pass_on_behind_claim(1, LANE..=LANE, |_| true); // the window counts
+                office.bell().pass_on_behind_claim(1, LANE..=LANE, |_| true, &mut None); // the window counts
+            })
+        };
+        let office = &shared.1;
+        office.put_to_sleep(2);
+        let seen = office.backlog() || office.window.get(1) != Hint::NONE;
+        busy.join().expect("busy");
+        assert!(seen || office.is_woken(2), "the second task has nobody");
+    });
+}
+
+/// The same of one that knows who was searching: that one goes to sleep, and sees the second task or is woken.
+#[test]
+fn a_busy_worker_relies_on_a_searcher() {
+    check(|| {
+        let task = AtomicU64::new(0);
+        SlotWord(&task).submit(7);
+        let shared = Arc::new((task, Office::new()));
+        shared.1.requeue().announce(0);
+        shared.1.requeue().announce(1);
+        shared.1.have_search(2);
+        let busy = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let (task, office) = (SlotWord(&shared.0), &shared.1);
+                let mut cursor = 0;
+                let hint = |slot| Hint::new(0, slot);
+                assert_eq!(office.requeue().claim(2, &mut cursor, &office.window, hint), 2);
+                task.claim(task.load(), Owner::new(1, 0)).expect("nobody else does");
+                let mut cover = Some(2);
+                office.bell().pass_on_behind_claim(1, LANE..=LANE, |_| true, &mut cover);
             })
         };
         let office = &shared.1;
@@ -333,6 +363,7 @@ pub(super) const MODELS: &[fn()] = &[
     a_searcher_that_gives_up_looks_again,
     a_busy_worker_passes_on_what_is_in_its_window,
     a_busy_worker_passes_on_behind_a_claim,
+    a_busy_worker_relies_on_a_searcher,
 ];
 
 mutants! {
@@ -365,6 +396,10 @@ mutants! {
         with "wake/bell.rs" "pass_on" "fence" Relaxed;
     a_claim_without_its_fence = a_busy_worker_passes_on_behind_a_claim
         with "wake/bell.rs" "pass_on_behind_claim" "fence" Relaxed;
+    a_claim_without_its_fence_beside_a_searcher = a_busy_worker_relies_on_a_searcher
+        with "wake/bell.rs" "pass_on_behind_claim" "fence" Relaxed;
+    a_searcher_that_parks_without_its_fence_beside_a_claim = a_busy_worker_relies_on_a_searcher
+        with "wake/berth.rs" "announce" "fence" Relaxed;
     a_parking_worker_without_its_fence_beside_a_claim = a_busy_worker_passes_on_behind_a_claim
         with "wake/berth.rs" "announce" "fence" Relaxed;
     a_worker_that_parks_before_its_task_is_done = a_worker_that_keeps_to_the_protocol_is_not_accused

@@ -140,7 +140,7 @@ impl Pool {
         self.inner.check_running()?;
         let ticket = self.inner.submit_call(f, &args, Target::Caller)?;
         drop(args); // while the worker is at it: to give large ones back takes a while
-        let taken = self.inner.client.wait_for(ticket, |books| books.take_outcome(ticket), None);
+        let taken = self.inner.client.wait_for_call(ticket);
         taken.ok_or_else(|| Error::corrupted("a wait ended without a result"))
     }
 

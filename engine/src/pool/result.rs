@@ -2,7 +2,7 @@
 
 use super::callbacks::Followers;
 use super::inner::Inner;
-use crate::client::{Books, Key, Outcome, ResultBytes, Sink, Taken, Ticket, Tiny, UnderBooks};
+use crate::client::{Books, Key, Outcome, ResultBytes, Sink, Ticket, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateU8};
@@ -103,21 +103,17 @@ pub(crate) fn bytes_of(outcome: Outcome) -> Result<ResultBytes> {
 pub struct AsyncResult<R> {
     inner: Arc<Inner>,
     ticket: Ticket,
-    /// Where the outcome is: one of the three below. It changes once, under the lock of the books.
+    /// Where the outcome is: one of the two below. It changes at most once, under the lock of the books.
     place: PrivateU8,
-    /// Written before `IN_TINY`, never after.
-    tiny: UnderBooks<Tiny>,
     /// Set before `IN_SINGLE`, at the latest.
     single: OnceLock<Arc<Single>>,
     value: PhantomData<fn() -> R>,
 }
 
-/// It is to be taken from the client's books, with the ticket.
-const IN_BOOKS: u8 = 0;
-/// It was taken, and is a value of a few bytes.
-const IN_TINY: u8 = 1;
+/// In the place that belongs to the ticket: a value of a few bytes, for good; all else is to be taken from there.
+const IN_DEPOSIT: u8 = 0;
 /// It was taken, or will arrive there by itself.
-const IN_SINGLE: u8 = 2;
+const IN_SINGLE: u8 = 1;
 
 impl<R> AsyncResult<R> {
     /// Where the outcome is.
@@ -126,11 +122,10 @@ impl<R> AsyncResult<R> {
         self.place.load(Private::Acquire) // pairs with the stores of `fetch` and `single`
     }
 
-    /// The value, if it is one of a few bytes that has been taken.
+    /// The value, if it is one of a few bytes and there.
     #[inline]
-    fn tiny(&self) -> Option<&Tiny> {
-        // SAFETY: `IN_TINY` comes after the one change.
-        (self.place() == IN_TINY).then(|| unsafe { self.tiny.get_settled() })
+    fn tiny(&self) -> Option<Tiny> {
+        self.inner.client.deposit(self.ticket).tiny()
     }
 
     /// Where the outcome is or will be, if not there.
@@ -148,19 +143,11 @@ impl<R> AsyncResult<R> {
     /// Takes the outcome from the books, if it is there; whether it is settled now.
     #[inline]
     fn fetch(&self, books: &mut Books) -> bool {
-        if self.place() == IN_BOOKS {
-            match books.take_outcome(self.ticket) {
-                // SAFETY: of all threads, the one that holds the books takes it, once, and nobody looks before.
-                Some(Taken::Tiny(value)) => unsafe {
-                    *self.tiny.get(books.key()) = value;
-                    self.place.store(IN_TINY, Private::Release);
-                },
-                Some(Taken::Outcome(outcome)) => {
-                    let _ = self.single.set(Arc::new(Single::done(bytes_of(*outcome))));
-                    self.place.store(IN_SINGLE, Private::Release);
-                }
-                None => {}
-            }
+        if self.place() == IN_DEPOSIT
+            && let Some(outcome) = books.take_boxed(self.ticket)
+        {
+            let _ = self.single.set(Arc::new(Single::done(bytes_of(*outcome))));
+            self.place.store(IN_SINGLE, Private::Release);
         }
         self.is_settled()
     }
@@ -171,7 +158,7 @@ impl<R> AsyncResult<R> {
             return single;
         }
         let mut books = self.inner.client.books();
-        if self.place() == IN_BOOKS {
+        if self.place() == IN_DEPOSIT {
             let single = Arc::new(Single::default());
             if books.redirect(self.ticket, single.clone()) {
                 let _ = self.single.set(single);
@@ -183,7 +170,7 @@ impl<R> AsyncResult<R> {
         drop(books);
         self.single.get_or_init(|| {
             Arc::new(match self.tiny() {
-                Some(&value) => Single::done(Ok(ResultBytes::Tiny(value))),
+                Some(value) => Single::done(Ok(ResultBytes::Tiny(value))),
                 None => Single::done(Err(Error::corrupted("a result is neither there nor on its way"))),
             })
         })
@@ -206,7 +193,7 @@ impl<R> Drop for AsyncResult<R> {
     #[inline]
     fn drop(&mut self) {
         // In a forked child the lock may be held by a thread that is not there.
-        if self.place() == IN_BOOKS && self.inner.check_process().is_ok() {
+        if !self.inner.client.deposit(self.ticket).give_back() && self.inner.check_process().is_ok() {
             self.inner.client.books().forget(self.ticket);
         }
     }
@@ -218,8 +205,7 @@ impl<R: Payload> AsyncResult<R> {
         AsyncResult {
             inner,
             ticket,
-            place: PrivateU8::new(IN_BOOKS),
-            tiny: UnderBooks::default(),
+            place: PrivateU8::new(IN_DEPOSIT),
             single: OnceLock::new(),
             value: PhantomData,
         }
@@ -266,7 +252,7 @@ impl<R: Payload> AsyncResult<R> {
     /// Waits for the value, and says where its bytes are.
     pub(crate) fn settled(&self, timeout: Option<Duration>) -> Result<Settled> {
         self.await_it(timeout)?;
-        if let Some(&value) = self.tiny() {
+        if let Some(value) = self.tiny() {
             return Ok(Settled::Tiny(value));
         }
         let single = self.single();

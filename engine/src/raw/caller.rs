@@ -131,7 +131,7 @@ impl Caller {
     #[inline]
     pub fn apply<'a>(&self, name: Name, input: impl Into<Input<'a>>) -> Result<Bytes> {
         let ticket = self.submit(name, input.into(), Target::Caller)?;
-        let taken = self.inner.client.wait_for(ticket, |books| books.take_outcome(ticket), None);
+        let taken = self.inner.client.wait_for_call(ticket);
         match taken {
             Some(Taken::Tiny(value)) => Ok(Bytes::tiny(value)),
             Some(Taken::Outcome(outcome)) => bytes_of(*outcome).map(Bytes::own),

@@ -111,6 +111,12 @@ impl<'a> ReadyRing<'a> {
         }
     }
 
+    /// How many hints have been taken since the ring was made; it wraps around.
+    #[inline]
+    pub(crate) fn taken(&self) -> u64 {
+        self.control.head.load(Ordering::Relaxed)
+    }
+
     /// How many hints wait. May be out of date at once.
     #[inline]
     pub(crate) fn backlog(&self) -> u64 {

@@ -9,7 +9,7 @@ use crate::wake::Masks;
 use std::cell::Cell;
 
 /// Changes whenever a word moves or means something else.
-pub(crate) const VERSION: u64 = 5;
+pub(crate) const VERSION: u64 = 6;
 /// The first eight bytes of every pool.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"ringpool");
 /// Most processes that a pool can have, its client included: the owner field has ten bits.

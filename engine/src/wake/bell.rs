@@ -65,6 +65,14 @@ impl Seat<'_> {
     }
 }
 
+/// What came of a notification.
+struct Rung {
+    /// Who looks for work, or has been woken to.
+    cover: Option<u32>,
+    /// All workers were asleep.
+    all_slept: bool,
+}
+
 /// Wakes workers. `seat` gives the words of a process.
 pub(crate) struct Bell<'a, P: Fn(u32) -> Seat<'a>> {
     masks: &'a Masks,
@@ -98,12 +106,36 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         })
     }
 
-    /// How many workers but `me` are searching now.
+    /// How many workers but `me` are looking for work now; who has a nap is not.
     pub(crate) fn searchers(&self, me: u32) -> usize {
-        (0..self.words)
-            .flat_map(|word| bits(self.masks.searching[word].load(Ordering::Relaxed), word))
-            .filter(|&p| p != me && p < self.processes && (self.seat)(p).park.state() == ParkState::Search)
-            .count()
+        self.others_searching(me).filter(|park| !park.naps()).count()
+    }
+
+    /// How many workers but `me` have a nap.
+    pub(crate) fn nappers(&self, me: u32) -> usize {
+        self.others_searching(me).filter(|park| park.naps()).count()
+    }
+
+    /// How many workers but `me`, who is awake, neither sleep nor have a nap. Places without a worker count as well.
+    pub(crate) fn awake(&self, me: u32) -> usize {
+        let idle: u32 =
+            self.masks.idle[..self.words].iter().map(|w| w.load(Ordering::Relaxed).count_ones()).sum();
+        (self.processes as usize).saturating_sub(2 + idle as usize + self.nappers(me))
+    }
+
+    /// Has whoever has a nap look now. The caller has published with Release, and waits for what comes of it: this is
+    /// for speed.
+    pub(crate) fn end_naps(&self) {
+        let napping =
+            self.members(&self.masks.searching).map(|p| (self.seat)(p).park).filter(|park| park.naps());
+        napping.for_each(|park| {
+            park.wake();
+        });
+    }
+
+    fn others_searching(&self, me: u32) -> impl Iterator<Item = Park<'a>> {
+        let others = self.members(&self.masks.searching).filter(move |&p| p != me);
+        others.map(|p| (self.seat)(p).park).filter(|park| park.state() == ParkState::Search)
     }
 
     fn members(&self, masks: &'a [AtomicU64]) -> impl Iterator<Item = u32> {
@@ -126,36 +158,39 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
     #[inline]
     pub(crate) fn notify_seeing(&self, lane: usize) -> bool {
         fence(Ordering::SeqCst); // pairs with the fence in `Berth::announce`
-        let searching = |p| {
+        self.ring(lane).all_slept
+    }
+
+    /// [`notify`](Self::notify) behind a fence.
+    #[inline]
+    fn ring(&self, lane: usize) -> Rung {
+        let searching = |&p: &u32| {
             let seat = (self.seat)(p);
             seat.park.state() == ParkState::Search && seat.serves(lane)
         };
-        if self.members(&self.masks.searching).any(searching) {
-            return false;
+        if let Some(looks) = self.members(&self.masks.searching).find(searching) {
+            return Rung { cover: Some(looks), all_slept: false };
         }
         if (0..self.words).all(|word| self.masks.idle[word].load(Ordering::Relaxed) == 0) {
-            return false;
+            return Rung { cover: None, all_slept: false };
         }
-        let all = self.members(&self.masks.idle).count() + 1 >= self.processes as usize;
-        self.wake_one(lane);
-        all
+        let all_slept = self.members(&self.masks.idle).count() + 1 >= self.processes as usize;
+        Rung { cover: self.wake_one(lane), all_slept }
     }
 
-    fn idle_for(&self, lane: usize) -> impl Iterator<Item = Park<'a>> {
-        self.members(&self.masks.idle).map(|p| (self.seat)(p)).filter(move |s| s.serves(lane)).map(|s| s.park)
+    fn idle_for(&self, lane: usize) -> impl Iterator<Item = (u32, Park<'a>)> {
+        let idle = self.members(&self.masks.idle).map(|p| (p, (self.seat)(p)));
+        idle.filter(move |(_, seat)| seat.serves(lane)).map(|(p, seat)| (p, seat.park))
     }
 
+    /// Who has been woken, or was being woken.
     #[cold]
-    fn wake_one(&self, lane: usize) {
-        if self.idle_for(lane).any(|park| park.state() == ParkState::Notified) {
-            return; // one wake-up in flight is enough
+    fn wake_one(&self, lane: usize) -> Option<u32> {
+        if let Some((p, _)) = self.idle_for(lane).find(|(_, park)| park.state() == ParkState::Notified) {
+            return Some(p); // one wake-up in flight is enough
         }
-        for park in self.idle_for(lane) {
-            // A wake that reaches nobody (not yet asleep, or stopped) costs one more try.
-            if park.notify() && park.wake() {
-                return;
-            }
-        }
+        // A wake that reaches nobody (not yet asleep, or stopped) costs one more try.
+        self.idle_for(lane).find(|(_, park)| park.notify() && park.wake()).map(|(p, _)| p)
     }
 
     /// Wakes one worker more, searcher or not, for work that is enough for several. The caller has published with
@@ -169,7 +204,7 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
 
     #[cold]
     fn wake_another(&self, lane: usize) {
-        for park in self.idle_for(lane) {
+        for (_, park) in self.idle_for(lane) {
             if park.notify() {
                 park.wake();
                 return;
@@ -192,40 +227,50 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         // Pairs with the fence in `notify`; and with the one in `Berth::announce`, for hints that `me` has
         // just moved to its window.
         fence(Ordering::SeqCst);
-        self.pass_on_to_idle(me, lanes, backlog);
+        if self.anybody_idle(me) {
+            for lane in lanes.filter(backlog) {
+                let _ = self.ring(lane);
+            }
+        }
     }
 
     /// The same behind the claim of a task, with no shared store in between, by a worker that was neither searching
     /// nor on its way: nobody skipped a wake-up for its sake.
+    ///
+    /// `cover` is who was searching or on its way for all `lanes` the last time, and most often still is: that one
+    /// passes wake-ups on itself.
     #[inline]
     pub(crate) fn pass_on_behind_claim(
         &self,
         me: u32,
-        lanes: impl Iterator<Item = usize>,
+        lanes: impl Iterator<Item = usize> + Clone,
         backlog: impl FnMut(&usize) -> bool,
+        cover: &mut Option<u32>,
     ) {
         // Pairs with the fence in `Berth::announce`: see `pass_on`.
         fence_behind_rmw();
-        self.pass_on_to_idle(me, lanes, backlog);
+        if !self.anybody_idle(me) || cover.is_some_and(|p| self.covers(p, lanes.clone())) {
+            return;
+        }
+        *cover = None;
+        for lane in lanes.filter(backlog) {
+            *cover = self.ring(lane).cover;
+        }
     }
 
+    /// Whether nobody else needs to be woken, for this one looks, or will.
     #[inline]
-    fn pass_on_to_idle(
-        &self,
-        me: u32,
-        lanes: impl Iterator<Item = usize>,
-        backlog: impl FnMut(&usize) -> bool,
-    ) {
-        if self.anybody_idle(me) {
-            lanes.filter(backlog).for_each(|lane| self.notify(lane));
-        }
+    fn covers(&self, p: u32, mut lanes: impl Iterator<Item = usize>) -> bool {
+        let seat = (self.seat)(p);
+        matches!(seat.park.state(), ParkState::Search | ParkState::Notified)
+            && lanes.all(|lane| seat.serves(lane))
     }
 
     /// Wakes one worker whatever the words say: for peers that may be stopped in mid-protocol, and for
     /// masks that somebody has written over.
     pub(crate) fn notify_force(&self, lane: usize) {
         fence(Ordering::SeqCst); // pairs with the fence in `Berth::announce`
-        for park in self.idle_for(lane) {
+        for (_, park) in self.idle_for(lane) {
             let _ = park.notify();
             if park.wake() {
                 return;

@@ -32,6 +32,17 @@ impl<'a> Berth<'a> {
         self.set_searching(true);
     }
 
+    /// It will not look for a moment, and then [`search`](Self::search) again, as which all of it counts.
+    pub(crate) fn begin_nap(&mut self) {
+        self.set_searching(true);
+        self.park.begin_nap(self.incarnation);
+    }
+
+    /// The moment is so long, or until somebody wakes the worker.
+    pub(crate) fn nap(&mut self, limit: Duration) {
+        self.park.nap(self.incarnation, limit);
+    }
+
     /// It has taken a task, and passes on the wake-ups that were skipped: see
     /// [`Bell::pass_on`](super::Bell::pass_on).
     pub(crate) fn found(&self) {

@@ -17,7 +17,9 @@ pub(crate) enum ParkState {
     Search = 3,
 }
 
-/// A park word: `[incarnation 30][state 2]`, a futex shared by all processes.
+/// A park word: `[incarnation 29][nap 1][state 2]`, a futex shared by all processes.
+///
+/// The nap bit is set beside `Search` only: the worker does not look now, and will do so again by itself within a moment.
 ///
 /// | from | to | who |
 /// | --- | --- | --- |
@@ -31,8 +33,11 @@ pub(crate) enum ParkState {
 #[derive(Clone, Copy)]
 pub(crate) struct Park<'a>(pub &'a AtomicU32);
 
+/// Beside `Search`.
+const NAP: u32 = 1 << 2;
+
 fn pack(state: ParkState, incarnation: u32) -> u32 {
-    incarnation << 2 | state as u32
+    incarnation << 3 | state as u32
 }
 
 impl Park<'_> {
@@ -53,10 +58,40 @@ impl Park<'_> {
         }
     }
 
+    /// The incarnation that wrote a value of the word, as far as it goes in.
+    #[inline]
+    pub(crate) fn incarnation_of(word: u32) -> u32 {
+        word >> 3
+    }
+
+    /// The same of an incarnation.
+    #[inline]
+    pub(crate) fn stored(incarnation: u32) -> u32 {
+        incarnation & 0x1fff_ffff
+    }
+
+    /// Whether the worker searches and looks now and then only.
+    #[inline]
+    pub(crate) fn naps(self) -> bool {
+        self.0.load(Ordering::Relaxed) & (NAP | 3) == NAP | ParkState::Search as u32
+    }
+
     /// The worker looks for work.
     #[inline]
     pub(crate) fn search(self, incarnation: u32) {
         self.0.swap(pack(ParkState::Search, incarnation), Ordering::AcqRel);
+    }
+
+    /// The worker still searches, but is about to have a nap. Nothing is ordered by it: to all who have published
+    /// something, it is a search like any other.
+    pub(crate) fn begin_nap(self, incarnation: u32) {
+        self.0.swap(pack(ParkState::Search, incarnation) | NAP, Ordering::Relaxed);
+    }
+
+    /// Sleeps for `limit` since [`begin_nap`](Self::begin_nap), or until somebody wakes the worker.
+    pub(crate) fn nap(self, incarnation: u32, limit: Duration) {
+        // Not a back-stop: it looks again because it is time.
+        futex::wait(self.0, pack(ParkState::Search, incarnation) | NAP, Some(limit));
     }
 
     /// The worker has found work.
@@ -116,12 +151,50 @@ impl Park<'_> {
     /// Takes the word from a dead incarnation, so that its state misleads nobody.
     pub(crate) fn take_from_dead(self, incarnation: u32) {
         let mut seen = self.0.load(Ordering::Relaxed);
-        while seen >> 2 == incarnation & 0x3fff_ffff {
+        while Self::incarnation_of(seen) == Self::stored(incarnation) {
             let next = pack(ParkState::Run, incarnation);
             match self.0.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nap_is_a_search() {
+        let word = AtomicU32::new(0);
+        let park = Park(&word);
+        park.search(7);
+        assert!(!park.naps());
+        park.begin_nap(7);
+        assert!(park.naps());
+        assert_eq!(park.state(), ParkState::Search);
+        assert!(!park.notify(), "nobody is woken who searches");
+        park.nap(7, Duration::from_micros(1));
+        assert!(park.naps());
+        park.take_from_dead(8);
+        assert!(park.naps(), "another incarnation's");
+        park.take_from_dead(7);
+        assert_eq!(word.load(Ordering::Relaxed), pack(ParkState::Run, 7));
+    }
+
+    #[test]
+    fn incarnations_do_not_spill_into_states() {
+        let word = AtomicU32::new(0);
+        let park = Park(&word);
+        for incarnation in [0, 1, u32::MAX >> 3, u32::MAX] {
+            park.announce(incarnation);
+            assert!(park.is_parked(incarnation) && !park.naps());
+            assert!(park.notify());
+            assert!(park.is_asleep(incarnation));
+            let seen = word.load(Ordering::Relaxed);
+            assert_eq!(Park::state_of(seen), ParkState::Notified);
+            assert_eq!(Park::incarnation_of(seen), Park::stored(incarnation));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Finding work: own window, rings, requeued slots, other workers' windows; then sleep.
 
+use super::doze::Then;
 use super::{Claimed, Leave, Worker};
 use crate::ring::{BATCH, Hint};
 use crate::segment::PoolState;
@@ -44,8 +45,10 @@ impl Worker<'_> {
             }
             // Before this worker gets busy.
             if self.segment.places() > 2 {
+                let mut cover = self.cover;
                 let backlog = |&lane: &usize| self.backlog_in(lane);
-                self.segment.bell().pass_on_behind_claim(self.index, self.lanes.clone(), backlog);
+                self.segment.bell().pass_on_behind_claim(self.index, self.lanes.clone(), backlog, &mut cover);
+                self.cover = cover;
             }
             return Ok(task);
         }
@@ -73,7 +76,7 @@ impl Worker<'_> {
     ///
     /// A worker that has caught up with a client that goes on submitting would take the line of the tail from it for
     /// each task, and both would wait for it more than they work. So it lets some tasks come together first, as
-    /// long as there are some each time.
+    /// long as there are several each time.
     fn look_again(&mut self) -> Option<Claimed> {
         if self.next < self.claimed || !self.caught_up {
             return self.look();
@@ -82,7 +85,9 @@ impl Worker<'_> {
             spin_loop();
         }
         let found = self.look();
-        self.lull = if found.is_some() { (2 * self.lull).clamp(1, LULL_MOST) } else { self.lull / 4 };
+        // One alone may be a call whose client waits for it.
+        let several = found.is_some() && self.claimed > 1;
+        self.lull = if several { (2 * self.lull).clamp(1, LULL_MOST) } else { self.lull / 4 };
         found
     }
 
@@ -119,12 +124,12 @@ impl Worker<'_> {
 
     fn take_ready(&mut self, lane: usize) -> bool {
         let segment = self.segment;
-        let others = u64::from(segment.places().saturating_sub(2));
+        let workers = (segment.places() as usize - 1).min(self.cpus()) as u64;
         let quota = self.tasks_left.unwrap_or(u64::MAX);
         let most = |waiting: u64| {
-            // An even share of what is there, and of the rest the next time. Who is idle is woken for what is in the
-            // window as for what is in the ring.
-            let share = if others == 0 { waiting } else { waiting / (2 * (others + 1)) };
+            // An even share of what is there among as many as can run at a time, and of the rest the next time. Who is
+            // idle is woken for what is in the window as for what is in the ring.
+            let share = if workers <= 1 { waiting } else { waiting / (2 * workers) };
             share.min(BATCH as u64).min(quota)
         };
         // All at once, and for writing: otherwise the claim of one would wait for its line, then the next for its.
@@ -204,12 +209,15 @@ impl Worker<'_> {
         let segment = self.segment;
         self.berth.search();
         let workers = segment.places() as usize - 1;
+        // The others that are awake may need the CPU more; but as long as this one searches nobody is woken.
+        let shares = workers >= self.cpus();
+        if shares && workers > 1 && self.doze_first() == Then::Sleep {
+            return None;
+        }
         let crowded = workers > 1
             && segment.bell().searchers(self.index) >= (workers / 2).max(1).min(self.spare_cpus());
         // A client that has just been woken takes a while to come again, if it comes, and may need this very CPU.
         let hopeless = std::mem::take(&mut self.woke) && !self.patient;
-        // The others that are awake may need the CPU more; but as long as this one searches nobody is woken.
-        let shares = workers >= self.cpus();
         let rounds = match self.spin {
             _ if crowded || hopeless => 1,
             0 => 1,
@@ -237,6 +245,11 @@ impl Worker<'_> {
                 break;
             }
             if shares && round % YIELD_EVERY == YIELD_EVERY - 1 {
+                if let Some(begin) = self.pace
+                    && self.doze_after(begin) == Then::Sleep
+                {
+                    return None;
+                }
                 yield_cpu();
             } else if round % PAUSE_EVERY == 0 {
                 spin_loop();
@@ -246,11 +259,13 @@ impl Worker<'_> {
     }
 
     fn cpus(&self) -> usize {
-        self.segment.header().cpus.load(Ordering::Relaxed) as usize
+        let cpus = self.segment.header().cpus.load(Ordering::Relaxed) as usize;
+        // Sweeps pass the same accesses on all machines.
+        if cfg!(feature = "crash") { 2 } else { cpus }
     }
 
     /// CPUs that are left for searching when the client has one.
-    fn spare_cpus(&self) -> usize {
+    pub(super) fn spare_cpus(&self) -> usize {
         self.cpus().saturating_sub(1).max(1)
     }
 
@@ -286,6 +301,7 @@ impl Worker<'_> {
             }
         }
         self.patient = begin.elapsed() < SOON;
+        self.roused = true;
         Ok(())
     }
 }

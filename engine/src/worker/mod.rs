@@ -1,5 +1,6 @@
 //! What a worker process does: find a task, claim it, run it, publish the result, again.
 
+mod doze;
 mod find;
 mod func;
 mod habit;
@@ -75,6 +76,12 @@ pub(crate) struct Worker<'s> {
     woke: bool,
     /// It is worth waiting awake for such a client: the last sleep was short.
     patient: bool,
+    /// It was asleep, and somebody has woken it.
+    roused: bool,
+    /// What had been taken from the rings when it began to search the last time, if it shares CPUs.
+    pace: Option<doze::Pace>,
+    /// Who was looking for work the last time that this worker left some.
+    cover: Option<u32>,
     /// A task is done, and nobody has looked whether the client sleeps.
     untold: bool,
     /// Nothing has run since memory was given back.
@@ -131,6 +138,9 @@ impl<'s> Worker<'s> {
             moved: 0,
             woke: false,
             patient: true,
+            roused: false,
+            pace: None,
+            cover: None,
             untold: false,
             trimmed: true,
             habit: Habit::default(),

@@ -1,8 +1,9 @@
 //! Many more workers than CPUs.
 
-use crate::{double, long_test};
+use crate::{double, long_test, pool_of};
 use libtest_mimic::Trial;
 use ringpool::Pool;
+use ringpool_tests::journal::{self, Journal};
 use ringpool_tests::leftovers::Before;
 use ringpool_tests::proof::{Extent, Proof};
 use ringpool_tests::random::busy_wait;
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         long_test("a_crowd_does_all_work", a_crowd_does_all_work),
         long_test("a_crowd_in_a_storm", a_crowd_in_a_storm),
         long_test("no_herd", no_herd),
+        long_test("all_come_for_long_tasks_behind_a_stream", all_come_behind_a_stream),
         long_test("an_idle_crowd_uses_no_cpu", an_idle_crowd_uses_no_cpu),
     ]
 }
@@ -152,4 +154,30 @@ fn an_idle_crowd_uses_no_cpu() {
     // In a build without optimization, on a machine whose caches others use, it is more.
     let most = Extent::now().pick(2.0, 0.5, 0.5);
     assert!(share < most, "{share:.3} % of a CPU");
+}
+
+/// Ends when all have begun.
+fn meet(path: String, all: u64) {
+    journal::note(&path, 0);
+    while journal::notes(&path).len() < all as usize {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// Workers that a stream of tiny tasks does not need have naps, and are not woken meanwhile. What comes behind the
+/// stream needs all of them at once.
+fn all_come_behind_a_stream() {
+    let pool = pool_of(8);
+    for _ in 0..30 {
+        for result in pool.imap_unordered(double, 0..30_000, 1).expect("a stream").buffersize(512) {
+            result.expect("a result");
+        }
+        let journal = Journal::default();
+        let meetings: Vec<_> =
+            (0..8u64).map(|_| pool.apply_async(meet, (journal.path(), 8u64)).expect("a slot")).collect();
+        for meeting in meetings {
+            meeting.get().expect("everybody comes");
+        }
+    }
+    expect_repaired(&pool);
 }
