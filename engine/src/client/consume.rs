@@ -171,12 +171,17 @@ impl Client {
             return Some(Taken::Tiny(value));
         }
         let len = self.near_in(state, number, generation, word, task)?;
+        self.take_own_near(state, number, word, len).map(Taken::Outcome)
+    }
+
+    #[inline(never)]
+    fn take_own_near(&self, state: &mut Books, number: u32, word: Word, len: usize) -> Option<Box<Outcome>> {
         match self.take_near(state, number, word, len) {
             Ok(outcome) => {
                 if let Some(kept) = state.settle_own(number) {
                     self.arena.give_back(kept, state.key());
                 }
-                Some(Taken::Outcome(outcome))
+                Some(outcome)
             }
             Err(error) => {
                 self.corrupted(state, number, error);
