@@ -16,6 +16,8 @@
 //! | [`Status::Value`] | one | size of the archive | the archive |
 //! | another [`Status`] | `count`, all with this failure | size of the text | the text |
 //!
+//! One with no item at all is passed over: of many values, those of a long run lie behind such a gap.
+//!
 //! Results of functions over [bytes](crate::raw) are runs of values of one size as long as they are short and
 //! equally long, and archives of any bytes otherwise.
 //!
@@ -40,6 +42,12 @@ const HEADER: usize = 16;
 const RESERVE: usize = 128;
 /// Bytes of a function over bytes that may travel in a run of equally long ones.
 const SHORT: usize = 64;
+/// Where the values of a long run begin that is the first segment: half a page further than the items from which they are
+/// made, which lie at the beginning of a block, too. Where both are equally far into their pages, a processor
+/// that compares only that far takes each load of an item for one of the value stored just before, and waits.
+const APART: usize = 2048;
+/// Bytes of a long run, at least: eight such gaps.
+const LONG: usize = 8 * APART;
 /// How much text that segment can have, after padding and header.
 const RESERVE_TEXT: usize = RESERVE - 15 - HEADER;
 
@@ -142,6 +150,7 @@ impl<'r, 'g> ChunkWriter<'r, 'g> {
         if const { !is_plain::<T>() } {
             return None;
         }
+        self.open_long_run(items.len().saturating_mul(size_of::<T>()));
         let (at, count, start) = self.flat_run(size_of::<T>());
         let free = self.room.span.cap.saturating_sub(start + RESERVE);
         let fit = free.checked_div(size_of::<T>()).unwrap_or(items.len()).min(items.len());
@@ -154,18 +163,19 @@ impl<'r, 'g> ChunkWriter<'r, 'g> {
         }
         let (done, before) = (self.done, self.items);
         // SAFETY: `fit` values fit behind `start`, as computed above.
-        let place = unsafe { self.room.span.ptr.as_ptr().add(start) }.cast::<T>();
-        let mut run = Added { writer: self, at, count, start, size: size_of::<T>(), added: 0 };
+        let mut place = unsafe { self.room.span.ptr.as_ptr().add(start) }.cast::<T>();
+        let mut run = Added { writer: self, at, count, start, size: size_of::<T>(), before, items: before };
         for item in &items[..fit] {
-            let value = match value(before + run.added, item) {
+            let value = match value(run.items, item) {
                 Ok(value) => value,
                 Err(error) => return Some(error),
             };
             // SAFETY: there is room for it, which the span lets us write; see `place`.
-            unsafe { place.add(run.added as usize).write_unaligned(value) };
-            run.added += 1;
+            unsafe { place.write_unaligned(value) };
+            place = place.wrapping_add(1);
+            run.items += 1;
             // As in `count_item`.
-            done.store(before + run.added, Ordering::Release);
+            done.store(run.items, Ordering::Release);
         }
         None
     }
@@ -176,6 +186,15 @@ impl<'r, 'g> ChunkWriter<'r, 'g> {
         match self.last {
             Last::Flat { at, size: same, count } if same == size => (at, count, self.used),
             _ => (align(self.used), 0, align(self.used) + HEADER),
+        }
+    }
+
+    /// Moves a long run of so many bytes away from its items, if it is the first and there is room for all of it.
+    fn open_long_run(&mut self, bytes: usize) {
+        let gap = gap_before(bytes);
+        if self.used == 0 && gap > 0 && self.room.span.cap >= run_bytes(gap, bytes) {
+            self.header(0, Status::Failed as u32, 0, gap - HEADER);
+            self.used = gap;
         }
     }
 
@@ -367,12 +386,22 @@ impl<'r, 'g> ChunkWriter<'r, 'g> {
 
 /// Bytes that the results of so many items will most likely take, for those that are not flat within reason.
 fn expected<T: Payload>(items: usize) -> usize {
-    let bytes = if is_flat::<T>() {
-        items.saturating_mul(size_of::<T>()).saturating_add(HEADER)
-    } else {
-        items.saturating_mul(HEADER + align(size_of::<T::Archived>())).min(1 << 20)
-    };
+    if is_flat::<T>() {
+        let bytes = items.saturating_mul(size_of::<T>());
+        return run_bytes(gap_before(bytes), bytes);
+    }
+    let bytes = items.saturating_mul(HEADER + align(size_of::<T::Archived>())).min(1 << 20);
     bytes.saturating_add(RESERVE)
+}
+
+/// Bytes before the header of a first run of so many bytes.
+const fn gap_before(bytes: usize) -> usize {
+    if bytes >= LONG { APART - HEADER } else { 0 }
+}
+
+/// Bytes of a chunk that is a run of so many bytes behind a gap.
+const fn run_bytes(gap: usize, bytes: usize) -> usize {
+    bytes.saturating_add(gap + HEADER + RESERVE)
 }
 
 /// What [`push_values`](ChunkWriter::push_values) has added; told to the writer at the end, whatever that is.
@@ -382,16 +411,20 @@ struct Added<'w, 'r, 'g> {
     count: u32,
     start: usize,
     size: usize,
-    added: u32,
+    /// How many items there were.
+    before: u32,
+    /// How many there are.
+    items: u32,
 }
 
 impl Drop for Added<'_, '_, '_> {
     #[inline]
     fn drop(&mut self) {
-        if self.added > 0 {
-            self.writer.used = self.start + self.added as usize * self.size;
-            self.writer.items += self.added;
-            self.writer.last = Last::Flat { at: self.at, size: self.size, count: self.count + self.added };
+        let added = self.items - self.before;
+        if added > 0 {
+            self.writer.used = self.start + added as usize * self.size;
+            self.writer.items = self.items;
+            self.writer.last = Last::Flat { at: self.at, size: self.size, count: self.count + added };
         }
     }
 }

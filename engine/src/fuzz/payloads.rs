@@ -253,3 +253,35 @@ fn any_bytes_as_results_of_chunks() {
             + u64::from(read_chunk::<u8>(&bytes, claimed * 50) > 0)
     });
 }
+
+#[test]
+fn a_long_run_of_values_is_read_as_far_as_it_counts() {
+    let items: Vec<u64> = (0..5000).collect();
+    for last in [0, 1, 4999, 5000] {
+        let done = AtomicU32::new(0);
+        let bytes = written(|first, heap| {
+            let mut room = Room::new(first, heap);
+            assert!(ChunkWriter::reserve::<u64>(&mut room, items.len()).is_ok());
+            let mut writer = ChunkWriter::new(&mut room, &done);
+            let ended =
+                writer.push_values(&items, |index, &item| if index == last { Err(()) } else { Ok(item + 1) });
+            assert_eq!(ended.is_some(), last < 5000);
+            writer.finish()
+        });
+        assert_eq!(done.load(Ordering::Relaxed), last);
+        if last > 0 {
+            assert_eq!(bytes[2048..2056], 1u64.to_le_bytes(), "half a page behind the items");
+        }
+        for counted in [0, last / 2, last] {
+            let mut reader = ChunkReader::new(&bytes, counted);
+            let mut values: Vec<u64> = Vec::new();
+            while reader.left() > 0 {
+                assert_ne!(reader.read_flat_into(&mut values).expect("a run"), 0);
+            }
+            assert!(values.iter().copied().eq(1..=u64::from(counted)));
+            let mut reader = ChunkReader::new(&bytes, counted);
+            let first = reader.next::<u64>().map(|item| item.and_then(|value| value).expect("a value"));
+            assert_eq!(first, (counted > 0).then_some(1));
+        }
+    }
+}
