@@ -94,7 +94,7 @@ impl Backstop {
 
 impl Client {
     /// Waits for the outcome of a call that is awaited by nobody else.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wait_for_call(&self, ticket: Ticket) -> Option<Taken> {
         let own = |books: &mut Books| self.take_own(books, ticket);
         self.wait_until(ticket, own, |books| books.take_outcome(ticket), None)

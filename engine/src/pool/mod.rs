@@ -102,8 +102,9 @@ impl Pool {
         F: Task<A, M>,
     {
         match self.call(f, args)? {
-            Taken::Tiny(value) => payload::take(value.as_slice()),
-            Taken::Outcome(outcome) => payload::take(bytes_in(&outcome)?.as_slice()),
+            Some(Taken::Tiny(value)) => payload::take(value.as_slice()),
+            Some(Taken::Outcome(outcome)) => payload::take(bytes_in(&outcome)?.as_slice()),
+            None => Err(Error::corrupted("a wait ended without a result")),
         }
     }
 
@@ -125,14 +126,15 @@ impl Pool {
         F: Task<A, M>,
     {
         View::new(match self.call(f, args)? {
-            Taken::Tiny(value) => Box::new(Outcome::of_tiny(value)),
-            Taken::Outcome(outcome) => outcome,
+            Some(Taken::Tiny(value)) => Box::new(Outcome::of_tiny(value)),
+            Some(Taken::Outcome(outcome)) => outcome,
+            None => return Err(Error::corrupted("a wait ended without a result")),
         })
     }
 
     /// Calls `f` in a worker and waits for what comes of it.
-    #[inline]
-    fn call<A, M, F>(&self, f: F, args: A) -> Result<Taken>
+    #[inline(always)] // what comes stays in registers
+    fn call<A, M, F>(&self, f: F, args: A) -> Result<Option<Taken>>
     where
         A: Payload,
         F: Task<A, M>,
@@ -140,8 +142,7 @@ impl Pool {
         self.inner.check_running()?;
         let ticket = self.inner.submit_call(f, &args, Target::Caller)?;
         drop(args); // while the worker is at it: to give large ones back takes a while
-        let taken = self.inner.client.wait_for_call(ticket);
-        taken.ok_or_else(|| Error::corrupted("a wait ended without a result"))
+        Ok(self.inner.client.wait_for_call(ticket))
     }
 
     /// Calls `f` in a worker; the result can be fetched later.

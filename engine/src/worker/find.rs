@@ -124,9 +124,9 @@ impl Worker<'_> {
 
     fn take_ready(&mut self, lane: usize) -> bool {
         let segment = self.segment;
-        let workers = (segment.places() as usize - 1).min(self.cpus()) as u64;
-        let quota = self.tasks_left.unwrap_or(u64::MAX);
         let most = |waiting: u64| {
+            let workers = (segment.places() as usize - 1).min(self.cpus()) as u64;
+            let quota = self.tasks_left.unwrap_or(u64::MAX);
             // An even share of what is there among as many as can run at a time, and of the rest the next time. Who is
             // idle is woken for what is in the window as for what is in the ring.
             let share = if workers <= 1 { waiting } else { waiting / (2 * workers) };
