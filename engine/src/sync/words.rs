@@ -25,8 +25,9 @@ pub(crate) fn fence(order: Ordering) {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn full_barrier() {
-    // SAFETY: it changes nothing: the word at the top of the stack stays what it is.
-    unsafe { std::arch::asm!("lock or dword ptr [rsp], 0", options(nostack)) };
+    // Not at the top of the stack: whoever loads what was stored there would wait for this.
+    // SAFETY: it changes nothing: the word below the top of the stack, which is this thread's, stays what it is.
+    unsafe { std::arch::asm!("lock or dword ptr [rsp - 64], 0", options(nostack)) };
 }
 
 macro_rules! shared_word {
