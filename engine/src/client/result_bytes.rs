@@ -38,11 +38,16 @@ impl Tiny {
 /// addition, and no lock.
 pub(crate) struct Holdings {
     segment: Arc<Segment>,
-    /// How many blocks have been given back of those that begin in each extent of each worker, once there is one.
-    given_back: Box<[OnceLock<Box<[PrivateU32]>>]>,
+    /// How many blocks have been given back of those that begin in each extent of each worker: the extents by
+    /// [`GROUP`]s, each made once there is a block.
+    given_back: Box<[OnceLock<Box<[Group]>>]>,
     /// Extents of one worker that may be held.
     most: usize,
 }
+
+/// So many extents of a worker, 128 MiB, are counted in one piece of memory, which is far from a page.
+const GROUP: usize = 64;
+type Group = OnceLock<Box<[PrivateU32; GROUP]>>;
 
 impl Holdings {
     pub(crate) fn new(segment: Arc<Segment>) -> Self {
@@ -51,9 +56,15 @@ impl Holdings {
         Holdings { segment, given_back, most }
     }
 
-    fn given_back(&self, worker: u32) -> &[PrivateU32] {
-        let extents = || self.segment.classes(worker).iter().map(|_| PrivateU32::new(0)).collect();
-        self.given_back[worker as usize].get_or_init(extents)
+    /// How many blocks have been given back of those that begin in this extent.
+    #[inline]
+    fn given_back(&self, worker: u32, extent: usize) -> &PrivateU32 {
+        let groups = || {
+            let groups = self.segment.classes(worker).len().div_ceil(GROUP);
+            (0..groups).map(|_| Group::new()).collect()
+        };
+        let group = &self.given_back[worker as usize].get_or_init(groups)[extent / GROUP];
+        &group.get_or_init(|| Box::new([const { PrivateU32::new(0) }; GROUP]))[extent % GROUP]
     }
 }
 
@@ -76,28 +87,33 @@ struct HeldExtent {
 
 impl HeldExtent {
     /// Whether a block is held that begins in extent `index`.
-    fn is_held(self, given_back: &[PrivateU32], index: usize) -> bool {
+    #[inline]
+    fn is_held(self, all: &Holdings, worker: u32, index: usize) -> bool {
         // Pairs with `ResultBlock::drop`: what is given back is not read any more.
-        self.taken != given_back[index].load(Private::Acquire)
+        self.taken != all.given_back(worker, index).load(Private::Acquire)
     }
 }
 
 impl Held {
     /// Whether no block of this worker is held.
     pub(super) fn is_none(&self, all: &Holdings, worker: u32) -> bool {
-        let is_held = |(index, extent): (usize, &HeldExtent)| extent.is_held(all.given_back(worker), index);
-        !self.extents.iter().enumerate().any(is_held)
+        self.held(all, worker).next().is_none()
+    }
+
+    /// The extents that are held.
+    fn held<'a>(&'a self, all: &'a Holdings, worker: u32) -> impl Iterator<Item = &'a HeldExtent> {
+        let extents = self.extents.iter().enumerate();
+        extents.filter(move |(index, extent)| extent.is_held(all, worker, *index)).map(|(_, extent)| extent)
     }
 
     /// Notes a block, which takes up so many extents; whether it may be kept.
     pub(super) fn take(&mut self, all: &Holdings, handle: BlockHandle, extents: usize) -> bool {
-        let given_back = all.given_back(handle.owner);
         let index = extent_of(handle);
         if index >= self.extents.len() {
             self.extents.resize(index + 1, HeldExtent::default());
         }
-        let shares = self.extents[index].is_held(given_back, index);
-        let keep = shares || self.has_room(all, given_back, extents);
+        let shares = self.extents[index].is_held(all, handle.owner, index);
+        let keep = shares || self.has_room(all, handle.owner, extents);
         let extent = &mut self.extents[index];
         *extent = HeldExtent { taken: extent.taken.wrapping_add(1), extents };
         if !shares {
@@ -107,18 +123,16 @@ impl Held {
     }
 
     #[inline]
-    fn has_room(&mut self, all: &Holdings, given_back: &[PrivateU32], extents: usize) -> bool {
+    fn has_room(&mut self, all: &Holdings, worker: u32, extents: usize) -> bool {
         self.most + extents <= all.most || {
-            self.count(given_back);
+            self.count(all, worker);
             self.most + extents <= all.most
         }
     }
 
     #[cold]
-    fn count(&mut self, given_back: &[PrivateU32]) {
-        let held =
-            self.extents.iter().enumerate().filter(|(index, extent)| extent.is_held(given_back, *index));
-        self.most = held.map(|(_, extent)| extent.extents).sum();
+    fn count(&mut self, all: &Holdings, worker: u32) {
+        self.most = self.held(all, worker).map(|extent| extent.extents).sum();
     }
 }
 
@@ -150,8 +164,8 @@ impl Drop for ResultBlock {
             block.release_corrupt(self.handle.owner);
         }
         // Release pairs with `HeldExtent::is_held`: after our reads and the change of the word.
-        let given_back = self.holdings.given_back(self.handle.owner);
-        given_back[extent_of(self.handle)].fetch_add(1, Private::Release);
+        let given_back = self.holdings.given_back(self.handle.owner, extent_of(self.handle));
+        given_back.fetch_add(1, Private::Release);
         segment.starved(self.handle.owner).wake_sleepers_behind_rmw();
     }
 }
