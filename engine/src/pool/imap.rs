@@ -6,6 +6,7 @@ use crate::client::{Call, Key, Outcome, Sink, Target, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};
 use crate::sync::private::{Private, PrivateUsize};
+use crate::wake::Lull;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -118,6 +119,8 @@ pub struct IMap<T, R, I> {
     /// How many calls are to be submitted together.
     batch: usize,
     sink: Arc<StreamSink>,
+    /// Before each look for what has come.
+    lull: Lull,
     stream: u32,
     order: Order,
     chunksize: usize,
@@ -159,6 +162,7 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
             batch: 1,
             stream: inner.client.open_stream(sink.clone()),
             sink,
+            lull: Lull::default(),
             order,
             chunksize,
             buffersize: chunksize, // one chunk is always right; how many more, the caller may still say
@@ -231,7 +235,10 @@ impl<T: Payload, R: Payload, I: Iterator<Item = T>> IMap<T, R, I> {
                 return self.last_word.take().map(Err);
             }
             let client = &self.inner.client;
+            self.lull.rest();
             client.collect_then(|books| self.sink.take(&mut self.come, books.key()));
+            let outstanding = (self.submitted - self.returned) / self.chunksize as u64;
+            self.lull.learn_found(self.come.len(), outstanding);
             if self.come.len() > 0 {
                 continue;
             }

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Inner, check_chunksize};
 use crate::slot::Shape;
 use crate::sync::private::Private;
+use crate::wake::Lull;
 use crate::worker::FuncWord;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -93,6 +94,8 @@ pub struct Iter<S> {
     /// Calls that wait for slots.
     ready: VecDeque<Call>,
     sink: Arc<StreamSink>,
+    /// Before each look for what has come.
+    lull: Lull,
     stream: u32,
     order: Order,
     chunksize: usize,
@@ -142,6 +145,7 @@ impl<S: Source> Iter<S> {
             ready: VecDeque::new(),
             stream: inner.client.open_stream(sink.clone()),
             sink,
+            lull: Lull::default(),
             order,
             chunksize,
             buffersize,
@@ -182,7 +186,10 @@ impl<S: Source> Iter<S> {
                 return self.last_word.take().map(Err);
             }
             let client = &self.inner.client;
+            self.lull.rest();
             client.collect_then(|books| self.sink.take(&mut self.come, books.key()));
+            let outstanding = (self.submitted - self.returned) / self.chunksize as u64;
+            self.lull.learn_found(self.come.len(), outstanding);
             if self.come.is_empty() && !client.wait_any(&|| !self.sink.is_empty(), deadline) {
                 return Some(Err(ErrorKind::Timeout { waited: timeout.unwrap_or_default() }.into()));
             }

@@ -4,10 +4,12 @@
 
 mod bell;
 mod berth;
+mod lull;
 mod park;
 mod sleep;
 
 pub(crate) use bell::{Bell, Masks, Seat};
 pub(crate) use berth::Berth;
+pub(crate) use lull::Lull;
 pub(crate) use park::{Park, ParkState};
 pub(crate) use sleep::SleepWord;

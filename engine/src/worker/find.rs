@@ -27,8 +27,6 @@ const MOVED_IN_ROUND: usize = 200;
 const MOVING_MOST: usize = if cfg!(feature = "crash") { 2 } else { 250_000 };
 /// Every so many rounds, where processes of the pool share CPUs, another may have this one: some microseconds.
 const YIELD_EVERY: u32 = 128;
-/// Most pauses that a worker makes for tasks to come together.
-const LULL_MOST: u32 = 32;
 /// Every so many rounds of the search loop other workers' windows are looked at, too.
 const STEAL_EVERY: u32 = 64;
 
@@ -81,13 +79,10 @@ impl Worker<'_> {
         if self.next < self.claimed || !self.caught_up {
             return self.look();
         }
-        for _ in 0..self.lull {
-            spin_loop();
-        }
+        self.lull.rest();
         let found = self.look();
         // One alone may be a call whose client waits for it.
-        let several = found.is_some() && self.claimed > 1;
-        self.lull = if several { (2 * self.lull).clamp(1, LULL_MOST) } else { self.lull / 4 };
+        self.lull.learn(found.is_some() && self.claimed > 1);
         found
     }
 

@@ -14,7 +14,7 @@ use crate::segment::{LANE_CODE, LANE_NAMED, Life, LifeState, PoolState, Segment}
 use crate::slot::{Owner, Word};
 use crate::sync::Ordering;
 use crate::task::Status;
-use crate::wake::Berth;
+use crate::wake::{Berth, Lull};
 pub(crate) use func::FuncWord;
 use habit::Habit;
 pub(crate) use home::{Home, Returned, here};
@@ -62,8 +62,8 @@ pub(crate) struct Worker<'s> {
     claimed: usize,
     /// The last range was all that there was.
     caught_up: bool,
-    /// Pauses before the next range is looked for, if so.
-    lull: u32,
+    /// Before the next range is looked for, if so.
+    lull: Lull,
     /// How often a range was taken.
     rounds: u32,
     /// Where the last claim of requeued slots ended.
@@ -131,7 +131,7 @@ impl<'s> Worker<'s> {
             next: 0,
             claimed: 0,
             caught_up: false,
-            lull: 0,
+            lull: Lull::default(),
             rounds: 0,
             cursor: 0,
             spin: if header.cpus.load(Ordering::Relaxed) > 1 { SPIN_ROUNDS } else { 0 },
