@@ -11,6 +11,7 @@ mod arrays;
 mod books;
 mod consume;
 mod deposits;
+mod first_look;
 mod quarantine;
 mod result_bytes;
 mod spare;
@@ -29,6 +30,7 @@ pub(crate) use arrays::Arrays;
 pub(crate) use books::{Books, Key, Taken, Target, UnderBooks};
 use books::{Chunk, InFlight};
 pub(crate) use deposits::{Deposit, Deposits};
+use first_look::FirstLook;
 pub(crate) use result_bytes::{Holdings, ResultBytes, Tiny};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -99,6 +101,7 @@ pub(crate) struct Client {
     kept: Mutex<Vec<Args>>,
     /// How long waiting threads stay awake first: see `wait`.
     spin: PrivateU32,
+    first_look: FirstLook,
     /// How many CPUs the pool's processes may use.
     cpus: u32,
     /// The pool's id, if what lies in slots carries checks.
@@ -121,6 +124,7 @@ impl Client {
             terms: Terms { patience, max_attempts },
             kept: Mutex::default(),
             spin: PrivateU32::new(wait::SPIN_MOST),
+            first_look: FirstLook::default(),
             cpus,
             checked: segment.hardened().then(|| segment.pool_id()),
             alarm: OnceLock::new(),

@@ -1,5 +1,6 @@
 //! Waiting for results: awake for a moment, then asleep on the slot's word or the client's sleep word.
 
+use super::first_look::FirstLook;
 use super::{Books, Client, Taken};
 use crate::error::Error;
 use crate::segment::LANES;
@@ -93,11 +94,11 @@ impl Backstop {
 }
 
 impl Client {
-    /// Waits for the outcome of a call that is awaited by nobody else.
+    /// Waits for the outcome of a call that has just been submitted and is awaited by nobody else.
     #[inline(always)]
     pub(crate) fn wait_for_call(&self, ticket: Ticket) -> Option<Taken> {
         let own = |books: &mut Books| self.take_own(books, ticket);
-        self.wait_until(ticket, own, |books| books.take_outcome(ticket), None)
+        self.wait_until(ticket, Some(&self.first_look), own, |books| books.take_outcome(ticket), None)
     }
 
     /// Waits until the outcome of `ticket` makes `take` give something; `None` if `deadline` passed.
@@ -107,14 +108,15 @@ impl Client {
         take: impl FnMut(&mut Books) -> Option<R>,
         deadline: Option<Instant>,
     ) -> Option<R> {
-        self.wait_until(ticket, |_| None, take, deadline)
+        self.wait_until(ticket, None, |_| None, take, deadline)
     }
 
-    /// The same, where `own` may take the outcome straight from the slot.
+    /// The same, where `own` may take the outcome straight from the slot, and `first` says when to look for it.
     #[inline]
     fn wait_until<R>(
         &self,
         ticket: Ticket,
+        first: Option<&FirstLook>,
         own: impl Fn(&mut Books) -> Option<R>,
         mut take: impl FnMut(&mut Books) -> Option<R>,
         deadline: Option<Instant>,
@@ -124,7 +126,7 @@ impl Client {
             let now = word.load();
             now.generation() != ticket.generation || now.is_terminal()
         };
-        if ticket.asleep == 0 && !self.await_change(ticket, over) {
+        if ticket.asleep == 0 && !self.await_change(ticket, first, over) {
             self.segment.bell().end_naps();
         }
         let mut backstop = Backstop::new();
@@ -193,7 +195,7 @@ impl Client {
     ///
     /// For the pool's first call no CPU is given away: the worker that does it was begun on another, and takers of
     /// this one would be a template and a supervisor that have much to do and are not needed for it.
-    fn await_change(&self, ticket: Ticket, over: impl Fn() -> bool) -> bool {
+    fn await_change(&self, ticket: Ticket, first: Option<&FirstLook>, over: impl Fn() -> bool) -> bool {
         let budget = self.spin_budget();
         // A task cannot be done before it has read what it was sent.
         let reading = if budget == 0 || self.segment.places() > self.cpus {
@@ -201,6 +203,11 @@ impl Client {
         } else {
             (ticket.bytes / READ_IN_ROUND).min(READING_MOST) as u32
         };
+        if budget > 0
+            && let Some(first) = first
+        {
+            first.rest();
+        }
         let mut rounds = 0;
         while rounds < budget + reading && !over() {
             if ticket.is_first() {
@@ -213,6 +220,9 @@ impl Client {
         // What came in the time for reading says nothing of other tasks.
         if rounds < budget || rounds == budget + reading {
             self.learn(rounds < budget);
+        }
+        if let Some(first) = first {
+            first.learn(rounds);
         }
         rounds < budget + reading
     }
