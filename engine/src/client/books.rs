@@ -7,7 +7,7 @@ use super::result_bytes::Held;
 use super::{Death, Kept, Outcome, Sink, Ticket, Tiny};
 use crate::error::Error;
 use crate::segment::LANES;
-use crate::slot::Shape;
+use crate::slot::{Shape, Word};
 use crate::worker::FuncWord;
 use std::cell::UnsafeCell;
 use std::collections::{HashMap, VecDeque};
@@ -144,6 +144,8 @@ pub(crate) struct Books {
     /// What has been read of each worker's completion ring, and what it has been told.
     pub(super) read: Vec<u32>,
     pub(super) told: Vec<u32>,
+    /// The slot's word of a call that was taken not long ago.
+    pub(super) last_done: Word,
     /// Threads that sleep on the client's sleep word.
     pub(super) sleepers: u32,
     /// What the sleep word held last, without its lowest bit.
@@ -182,6 +184,7 @@ impl Books {
             known_head: [0; LANES],
             read: vec![0; processes],
             told: vec![0; processes],
+            last_done: Word(0),
             sleepers: 0,
             sleep_epoch: 0,
             worked: false,

@@ -168,6 +168,7 @@ impl Client {
         if let Some(value) = self.tiny_in(number, generation, word, task) {
             self.recycle(state, number);
             state.settle_own(number);
+            state.last_done = word;
             return Some(Taken::Tiny(value));
         }
         let len = self.near_in(state, number, generation, word, task)?;
@@ -178,6 +179,7 @@ impl Client {
     fn take_own_near(&self, state: &mut Books, number: u32, word: Word, len: usize) -> Option<Box<Outcome>> {
         match self.take_near(state, number, word, len) {
             Ok(outcome) => {
+                state.last_done = word;
                 if let Some(kept) = state.settle_own(number) {
                     self.arena.give_back(kept, state.key());
                 }

@@ -9,6 +9,7 @@ use super::{Books, Client, Kept};
 use crate::error::Error;
 use crate::slot::{Owner, Word};
 use crate::sync::Ordering;
+use crate::wake::Freed;
 
 /// A process that lives in a place, as the supervisor tells us: the truth that words are held against.
 #[derive(Clone, Copy)]
@@ -46,6 +47,17 @@ impl Books {
             Some(resident) => resident.dead,
             None => self.deaths.iter().any(|death| death.who == who),
         }
+    }
+
+    /// Who ended a call last, if it is alive and has no task now: nobody has.
+    #[inline]
+    pub(super) fn freed(&self) -> Option<Freed> {
+        if self.in_flight > 0 {
+            return None;
+        }
+        let who = self.last_done.owner();
+        let resident = self.resident(who).filter(|resident| !resident.dead)?;
+        Some(Freed { index: who.index, incarnation: resident.incarnation })
     }
 
     /// The living (or not yet reaped) process that a slot word names, if it is one.

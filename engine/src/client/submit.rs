@@ -103,11 +103,12 @@ impl Client {
         };
         let lane = spec.func.lane();
         let bytes = spec.args.bytes_to_read();
+        let freed = state.freed();
         let mut ticket = self.place(&mut state, number, spec, terms.max_attempts, items, to, tag);
         self.publish(&state, lane);
         drop(state);
         ticket.bytes = bytes;
-        ticket.set_asleep(self.segment.bell().notify_seeing(lane));
+        ticket.set_asleep(self.segment.bell().notify_seeing(lane, freed));
         Ok(ticket)
     }
 
@@ -173,6 +174,7 @@ impl Client {
             let args = Args::of_words(*words, len);
             return self.submit_on(terms, TaskSpec { func, name, args, shape: Shape::Inline }, None, to, 0);
         };
+        let freed = state.freed();
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
         let attempts = terms.max_attempts;
@@ -182,7 +184,7 @@ impl Client {
         let lane = func.lane();
         self.publish(&state, lane);
         drop(state);
-        ticket.set_asleep(self.segment.bell().notify_seeing(lane));
+        ticket.set_asleep(self.segment.bell().notify_seeing(lane, freed));
         Ok(ticket)
     }
 
@@ -224,6 +226,7 @@ impl Client {
                 0,
             );
         };
+        let freed = state.freed();
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
         let (words, len) = kept.words(None);
@@ -236,7 +239,7 @@ impl Client {
         self.publish(&state, lane);
         drop(state);
         ticket.bytes = bytes;
-        ticket.set_asleep(self.segment.bell().notify_seeing(lane));
+        ticket.set_asleep(self.segment.bell().notify_seeing(lane, freed));
         Ok(ticket)
     }
 

@@ -66,6 +66,7 @@ const FENCED: &[Site] = &[
     site("wake/bell.rs", "set", "fetch_or"),
     site("wake/bell.rs", "set", "fetch_and"),
     site("wake/park.rs", "state", "load"),
+    site("wake/park.rs", "is_awake", "load"),
     site("wake/park.rs", "is_parked", "load"),
     site("wake/park.rs", "search", "swap"),
     site("wake/park.rs", "run", "store"),

@@ -5,12 +5,13 @@ use super::{check, mutants};
 use crate::ring::{Hint, ReadyControl, ReadyRing, Requeue, Window};
 use crate::slot::{Owner, SlotWord, State};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::wake::{Bell, Berth, Masks, Park, ParkState, Seat};
+use crate::wake::{Bell, Berth, Freed, Masks, Park, ParkState, Seat};
 use loom::sync::Arc;
 use loom::thread;
 use std::time::Duration;
 
 const LANE: usize = 0;
+const FREED: Option<Freed> = Some(Freed { index: 1, incarnation: 0 });
 
 /// Up to two workers (places 1 and 2), and the words in which there may be work for them.
 struct Office {
@@ -68,6 +69,12 @@ impl Office {
         berth.announce();
         berth.search();
         berth.stay_up();
+    }
+
+    /// Worker `p` has just ended a task, for which it had searched.
+    fn free_up(&self, p: u32) {
+        self.have_search(p);
+        self.park(p).run(0);
     }
 
     fn ready(&self) -> ReadyRing<'_> {
@@ -156,7 +163,7 @@ fn a_parking_worker_hears_that_the_pool_ends() {
 
 /// Worker 2 sleeps. The client knows that worker 1 is awake, as `prepare` has made it, or about to be, and
 /// publishes a task, while worker 1 does `act` on account of something else. Then worker 2 is woken.
-fn skipped_wake_up(prepare: fn(&Office, u32), act: fn(&mut Berth<'_>)) {
+fn skipped_wake_up(prepare: fn(&Office, u32), freed: Option<Freed>, act: fn(&mut Berth<'_>)) {
     check(move || {
         let office = Office::new();
         office.put_to_sleep(2);
@@ -169,7 +176,7 @@ fn skipped_wake_up(prepare: fn(&Office, u32), act: fn(&mut Berth<'_>)) {
             })
         };
         office.ready().publish(1);
-        office.bell().notify(LANE);
+        let _ = office.bell().notify_seeing(LANE, freed);
         worker.join().expect("worker");
         assert!(office.is_woken(2), "the task has nobody");
     });
@@ -178,13 +185,13 @@ fn skipped_wake_up(prepare: fn(&Office, u32), act: fn(&mut Berth<'_>)) {
 /// The search for whose sake the wake-up was skipped ends with another task.
 #[test]
 fn a_searcher_passes_wake_ups_on() {
-    skipped_wake_up(Office::have_search, |berth| berth.found());
+    skipped_wake_up(Office::have_search, None, |berth| berth.found());
 }
 
 /// So does the search of a worker that was on its way.
 #[test]
 fn a_woken_worker_passes_wake_ups_on() {
-    skipped_wake_up(Office::wake_up, |berth| {
+    skipped_wake_up(Office::wake_up, None, |berth| {
         berth.search();
         berth.found();
     });
@@ -193,16 +200,22 @@ fn a_woken_worker_passes_wake_ups_on() {
 /// A worker that was on its way leaves the pool.
 #[test]
 fn a_leaving_worker_passes_wake_ups_on() {
-    skipped_wake_up(Office::wake_up, |berth| berth.leave());
+    skipped_wake_up(Office::wake_up, None, |berth| berth.leave());
 }
 
-/// Worker 1 searches in vain and goes to sleep: it sees the task after all, or worker 1 or 2 is woken.
+/// A worker leaves the pool that had no task any more.
 #[test]
-fn a_searcher_that_gives_up_looks_again() {
-    check(|| {
+fn a_freed_worker_that_leaves_passes_wake_ups_on() {
+    skipped_wake_up(Office::free_up, FREED, |berth| berth.leave());
+}
+
+/// Worker 1, as `prepare` has made it, searches in vain and goes to sleep: it sees the task after all, or worker 1 or 2
+/// is woken.
+fn search_in_vain(prepare: fn(&Office, u32), freed: Option<Freed>) {
+    check(move || {
         let office = Office::new();
         office.put_to_sleep(2);
-        office.have_search(1);
+        prepare(&office, 1);
         let worker = {
             let office = office.clone();
             thread::spawn(move || {
@@ -213,10 +226,21 @@ fn a_searcher_that_gives_up_looks_again() {
             })
         };
         office.ready().publish(1);
-        office.bell().notify(LANE);
+        let _ = office.bell().notify_seeing(LANE, freed);
         let seen = worker.join().expect("worker");
         assert!(seen || office.is_woken(1) || office.is_woken(2), "the task has nobody");
     });
+}
+
+#[test]
+fn a_searcher_that_gives_up_looks_again() {
+    search_in_vain(Office::have_search, None);
+}
+
+/// Nobody was woken while it had not begun to search yet.
+#[test]
+fn a_freed_worker_looks_before_it_sleeps() {
+    search_in_vain(Office::free_up, FREED);
 }
 
 /// A busy worker takes two requeued tasks into its window and begins with one, while worker 2 goes to
@@ -360,7 +384,9 @@ pub(super) const MODELS: &[fn()] = &[
     a_searcher_passes_wake_ups_on,
     a_woken_worker_passes_wake_ups_on,
     a_leaving_worker_passes_wake_ups_on,
+    a_freed_worker_that_leaves_passes_wake_ups_on,
     a_searcher_that_gives_up_looks_again,
+    a_freed_worker_looks_before_it_sleeps,
     a_busy_worker_passes_on_what_is_in_its_window,
     a_busy_worker_passes_on_behind_a_claim,
     a_busy_worker_relies_on_a_searcher,
@@ -392,6 +418,14 @@ mutants! {
         with "wake/bell.rs" "pass_on" "fence" Relaxed;
     a_searcher_that_gives_up_without_its_fence = a_searcher_that_gives_up_looks_again
         with "wake/berth.rs" "announce" "fence" Relaxed;
+    a_freed_worker_that_sleeps_without_its_fence = a_freed_worker_looks_before_it_sleeps
+        with "wake/berth.rs" "announce" "fence" Relaxed;
+    notify_without_its_fence_against_a_freed_worker = a_freed_worker_looks_before_it_sleeps
+        with "wake/bell.rs" "notify_seeing" "fence" Relaxed;
+    a_freed_worker_that_leaves_without_its_fence = a_freed_worker_that_leaves_passes_wake_ups_on
+        with "wake/bell.rs" "pass_on" "fence" Relaxed;
+    notify_without_its_fence_against_one_that_leaves = a_freed_worker_that_leaves_passes_wake_ups_on
+        with "wake/bell.rs" "notify_seeing" "fence" Relaxed;
     a_busy_worker_without_its_fence = a_busy_worker_passes_on_what_is_in_its_window
         with "wake/bell.rs" "pass_on" "fence" Relaxed;
     a_claim_without_its_fence = a_busy_worker_passes_on_behind_a_claim

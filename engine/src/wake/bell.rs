@@ -65,6 +65,16 @@ impl Seat<'_> {
     }
 }
 
+/// A worker that has no task, and was alive when the one was submitted that somebody is to be woken for.
+///
+/// As long as its searching bit is on it looks for work before it sleeps, and passes wake-ups on if it leaves, so it
+/// needs no wake-up even while it is still `Run`, and nobody else needs one. If it dies, its reap ends with a broadcast.
+#[derive(Clone, Copy)]
+pub(crate) struct Freed {
+    pub index: u32,
+    pub incarnation: u32,
+}
+
 /// What came of a notification.
 struct Rung {
     /// Who looks for work, or has been woken to.
@@ -151,22 +161,27 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
     /// whoever stops searching looks at the backlog afterwards and passes the wake-up on.
     #[inline]
     pub(crate) fn notify(&self, lane: usize) {
-        let _ = self.notify_seeing(lane);
+        let _ = self.notify_seeing(lane, None);
     }
 
-    /// The same; whether all workers were asleep, so that nobody begins before the kernel has woken one.
+    /// The same; whether all workers were asleep, so that nobody begins before the kernel has woken one. Nobody is
+    /// woken for one task that `freed` will find.
     #[inline]
-    pub(crate) fn notify_seeing(&self, lane: usize) -> bool {
-        fence(Ordering::SeqCst); // pairs with the fence in `Berth::announce`
-        self.ring(lane).all_slept
+    pub(crate) fn notify_seeing(&self, lane: usize, freed: Option<Freed>) -> bool {
+        fence(Ordering::SeqCst); // pairs with the fences in `Berth::announce` and `pass_on`
+        self.ring(lane, freed).all_slept
     }
 
     /// [`notify`](Self::notify) behind a fence.
     #[inline]
-    fn ring(&self, lane: usize) -> Rung {
+    fn ring(&self, lane: usize, freed: Option<Freed>) -> Rung {
         let searching = |&p: &u32| {
             let seat = (self.seat)(p);
-            seat.park.state() == ParkState::Search && seat.serves(lane)
+            let looks = match freed {
+                Some(freed) if freed.index == p => seat.park.is_awake(freed.incarnation),
+                _ => seat.park.state() == ParkState::Search,
+            };
+            looks && seat.serves(lane)
         };
         if let Some(looks) = self.members(&self.masks.searching).find(searching) {
             return Rung { cover: Some(looks), all_slept: false };
@@ -229,7 +244,7 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         fence(Ordering::SeqCst);
         if self.anybody_idle(me) {
             for lane in lanes.filter(backlog) {
-                let _ = self.ring(lane);
+                let _ = self.ring(lane, None);
             }
         }
     }
@@ -254,7 +269,7 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
         }
         *cover = None;
         for lane in lanes.filter(backlog) {
-            *cover = self.ring(lane).cover;
+            *cover = self.ring(lane, None).cover;
         }
     }
 

@@ -8,7 +8,7 @@ mod lull;
 mod park;
 mod sleep;
 
-pub(crate) use bell::{Bell, Masks, Seat};
+pub(crate) use bell::{Bell, Freed, Masks, Seat};
 pub(crate) use berth::Berth;
 pub(crate) use lull::Lull;
 pub(crate) use park::{Park, ParkState};

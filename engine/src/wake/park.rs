@@ -58,6 +58,13 @@ impl Park<'_> {
         }
     }
 
+    /// Whether this incarnation is awake: it looks for work before it sleeps.
+    #[inline]
+    pub(crate) fn is_awake(self, incarnation: u32) -> bool {
+        let seen = self.0.load(Ordering::Acquire);
+        Self::state_of(seen) == ParkState::Search || seen == pack(ParkState::Run, incarnation)
+    }
+
     /// The incarnation that wrote a value of the word, as far as it goes in.
     #[inline]
     pub(crate) fn incarnation_of(word: u32) -> u32 {

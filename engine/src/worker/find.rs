@@ -27,7 +27,9 @@ const MOVED_IN_ROUND: usize = 200;
 const MOVING_MOST: usize = if cfg!(feature = "crash") { 2 } else { 250_000 };
 /// Every so many rounds, where processes of the pool share CPUs, another may have this one: some microseconds.
 const YIELD_EVERY: u32 = 128;
-/// Every so many rounds of the search loop other workers' windows are looked at, too.
+/// Every so many rounds of the search loop, and in the last one, other workers' windows are looked at, too. Not in the
+/// first: what is in a ring would be claimed by an old hint that names the same slot, and somebody be woken for the
+/// hint in the ring.
 const STEAL_EVERY: u32 = 64;
 
 impl Worker<'_> {
@@ -225,7 +227,7 @@ impl Worker<'_> {
         }
         for round in 0..rounds {
             let task = match self.look() {
-                None if round % STEAL_EVERY == 0 => self.steal(),
+                None if round % STEAL_EVERY == STEAL_EVERY - 1 || round + 1 == rounds => self.steal(),
                 found => found,
             };
             if let Some(task) = task {
