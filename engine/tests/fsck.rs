@@ -71,6 +71,28 @@ fn a_busy_pool_is_clean() {
 }
 
 #[test]
+fn other_pools_of_the_process_may_end_meanwhile() {
+    let lasting = pool("lasting");
+    std::thread::scope(|scope| {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            while stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                drop(pool("ending"));
+            }
+        });
+        for _ in 0..200 {
+            let audit = ringpool::audit::by_name(&name("lasting")).expect("the pool lives");
+            assert!(audit.is_clean(), "{audit}");
+        }
+        for _ in 0..200 {
+            let audits = ringpool::audit::by_pid(std::process::id()).expect("a pool of it lives");
+            assert!(audits.iter().any(|one| one.pool_id == lasting.audit().expect("own").pool_id));
+        }
+        drop(stop);
+    });
+}
+
+#[test]
 fn a_spoilt_pool_is_reported() {
     let pool = pool("spoilt");
     let id = pool.audit().expect("own").pool_id;

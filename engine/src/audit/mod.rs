@@ -17,6 +17,7 @@ use crate::sys::{self, Mapping};
 use look::{Findings, Proof};
 pub use report::{Audit, BlockCounts, MemoryUse, Place, ProcessCounts, SlotCounts, Violation};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Times between looks, as long as something is odd: what lasts through all of them is wrong. They end
@@ -60,9 +61,8 @@ pub fn by_pid(pid: u32) -> Result<Vec<Audit>> {
 /// ```
 pub fn by_name(name: &str) -> Result<Audit> {
     let card = name_card::look_up(name)?;
-    let pools = Foreign::all_of(card.pid)?;
-    let pool = pools.iter().find(|pool| pool.memory.pool_id() == card.nonce);
-    pool.map(Foreign::audit).ok_or_else(|| {
+    let pool = Foreign::open(&sys::memfds_of(card.pid)?, card.nonce)?;
+    pool.as_ref().map(Foreign::audit).ok_or_else(|| {
         let message = format!("its process {} has no such pool any more", card.pid);
         ErrorKind::Attach { name: name.to_owned(), message }.into()
     })
@@ -87,39 +87,38 @@ impl Foreign {
     }
 
     /// The pools of a process: those whose memory it has mapped, or if it has none mapped (a template), those
-    /// that it has open.
+    /// that it has open. Pools that end meanwhile are left out.
     fn all_of(pid: u32) -> Result<Vec<Self>> {
         let files = sys::memfds_of(pid)?;
-        let mut pools = Vec::new();
-        for (name, _) in &files {
-            let Some(id) = crate::segment::control_id(name) else { continue };
-            if !pools.contains(&id) {
-                pools.push(id);
+        let mut ids = Vec::new();
+        for id in files.iter().filter_map(|(name, _)| crate::segment::control_id(name)) {
+            if !ids.contains(&id) {
+                ids.push(id);
             }
         }
+        let mapped = |id: &u64| sys::still_maps(pid, &crate::segment::control_name(*id)) == Some(true);
+        if ids.iter().any(mapped) {
+            ids.retain(mapped);
+        }
+        let pools: Vec<_> =
+            ids.into_iter().filter_map(|id| Self::open(&files, id).transpose()).collect::<Result<_>>()?;
         if pools.is_empty() {
             return Err(Error::invalid(format!(
                 "process {pid} has no pool; name a process that made one, or a worker"
             )));
         }
-        let mapped = |id: &u64| sys::still_maps(pid, &crate::segment::control_name(*id)) == Some(true);
-        if pools.iter().any(mapped) {
-            pools.retain(mapped);
-        }
-        let open = |name: String| {
-            let found = files.iter().find(|(known, _)| *known == name);
-            let (_, path) =
-                found.ok_or_else(|| Error::invalid(format!("process {pid} has closed {name}")))?;
-            sys::open_sealed(path)
+        Ok(pools)
+    }
+
+    /// One pool among the memfds of its process; `None` if it has been closed since they were listed.
+    fn open(files: &[(String, PathBuf)], id: u64) -> Result<Option<Self>> {
+        let open = |name: String| match files.iter().find(|(known, _)| *known == name) {
+            Some((_, path)) => sys::open_sealed(path, &name),
+            None => Ok(None),
         };
-        pools
-            .into_iter()
-            .map(|id| {
-                let control = open(crate::segment::control_name(id))?;
-                let data = open(crate::segment::data_name(id))?;
-                Ok(Foreign { memory: Self::map(control.as_fd())?, control, data })
-            })
-            .collect()
+        let Some(control) = open(crate::segment::control_name(id))? else { return Ok(None) };
+        let Some(data) = open(crate::segment::data_name(id))? else { return Ok(None) };
+        Ok(Some(Foreign { memory: Self::map(control.as_fd())?, control, data }))
     }
 
     fn map(control: BorrowedFd<'_>) -> Result<ControlMemory> {

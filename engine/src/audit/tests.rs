@@ -403,7 +403,7 @@ fn a_foreign_pool_is_mapped_for_reading_only() {
     let names = [crate::segment::control_name(pool_id), crate::segment::data_name(pool_id)];
     let [their_control, their_data] = names.map(|name| {
         let (_, path) = files.iter().find(|(known, _)| *known == name).expect("it is open");
-        sys::open_sealed(path).expect("it is sealed")
+        sys::open_sealed(path, &name).expect("it is sealed").expect("it is still open")
     });
     assert!(Mapping::read_write(their_control.as_fd(), 0, 4096).is_err(), "opened for reading");
     let foreign = Foreign {

@@ -1,6 +1,6 @@
 //! Looking at other processes through `/proc`, without a handle and without disturbing them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, SealFlags};
@@ -65,25 +65,36 @@ pub(crate) fn memfds_of(pid: u32) -> Result<Vec<(String, PathBuf)>> {
         )),
         _ => Error::io("reading a process's descriptors", error),
     })?;
-    let named = |path: PathBuf| {
-        let target = std::fs::read_link(&path).ok()?;
-        let name = target.to_str()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?.to_owned();
-        Some((name, path))
-    };
+    let named = |path: PathBuf| Some((memfd_name(&path)?, path));
     Ok(entries.flatten().filter_map(|entry| named(entry.path())).collect())
 }
 
-/// Opens another process's memfd for reading. Its size must be sealed: a file that shrinks under a mapping is
-/// SIGBUS.
-pub(crate) fn open_sealed(path: &Path) -> Result<OwnedFd> {
-    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| Error::io("opening another process's memory", errno))?;
+/// The name of the memfd behind a descriptor's path; `None` for anything else.
+fn memfd_name(path: &Path) -> Option<String> {
+    let target = std::fs::read_link(path).ok()?;
+    Some(target.to_str()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?.to_owned())
+}
+
+/// Opens another process's memfd of this name for reading; `None` if it has closed it, and whatever it may have
+/// opened under that number since. Its size must be sealed: a file that shrinks under a mapping is SIGBUS.
+pub(crate) fn open_sealed(path: &Path, name: &str) -> Result<Option<OwnedFd>> {
+    let still_is = |path: &Path| memfd_name(path).is_some_and(|now| now == name);
+    // Without waiting, for what has the number now may be a pipe.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(errno) if still_is(path) => return Err(Error::io("opening another process's memory", errno)),
+        Err(_) => return Ok(None),
+    };
+    if !still_is(&PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))) {
+        return Ok(None);
+    }
     let seals = rustix::fs::fcntl_get_seals(&fd)
         .map_err(|errno| Error::io("asking for the seals of another process's memory", errno))?;
     if !seals.contains(SealFlags::SHRINK) {
         return Err(Error::invalid(format!("{} may shrink: it is no pool's memory", path.display())));
     }
-    Ok(fd)
+    Ok(Some(fd))
 }
 
 #[cfg(test)]
@@ -124,11 +135,21 @@ mod tests {
         let all = memfds_of(own).unwrap();
         let path =
             |wanted: &str| all.iter().find(|(name, _)| name == wanted).map(|(_, path)| path.clone()).unwrap();
-        let reader = open_sealed(&path(&name)).unwrap();
+        let reader = open_sealed(&path(&name), &name).unwrap().expect("it is open");
         assert!(rustix::io::write(&reader, b"x").is_err(), "it is for reading");
-        let error = open_sealed(&path(&format!("{name}-open"))).unwrap_err();
+        let unsealed = format!("{name}-open");
+        let error = open_sealed(&path(&unsealed), &unsealed).unwrap_err();
         assert!(error.to_string().contains("may shrink"), "{error}");
+        assert!(open_sealed(&path(&name), &unsealed).unwrap().is_none(), "its number is another's now");
         drop(open);
         assert!(memfds_of(u32::MAX).unwrap_err().to_string().contains("no process"));
+        assert!(open_sealed(&PathBuf::from("/proc/self/fd/4000000"), &name).unwrap().is_none(), "closed");
+    }
+
+    #[test]
+    fn a_pipe_under_the_number_of_a_closed_memfd_keeps_nobody_waiting() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+        assert!(open_sealed(&path, "ringpool-inspect").unwrap().is_none());
     }
 }
