@@ -1,15 +1,15 @@
 //! What ringpool is to reach, and whether it does.
 
 use crate::contestants::{self, Kind};
-use crate::record::{Case, Run};
+use crate::record::{Case, Measured, Run};
 use crate::tables;
 
 /// One of the marks.
 pub struct Bar {
     /// What is measured, and what the limit refers to.
     pub text: String,
-    /// What came of it, if it was measured.
-    pub measured: Option<f64>,
+    /// What came of it.
+    pub measured: Measured,
     /// The most that it may be.
     pub limit: f64,
     /// How both are shown.
@@ -40,6 +40,17 @@ impl Unit {
     }
 }
 
+/// Of two comparisons with rivals, the one to go by.
+fn worse(one: Measured, other: Measured) -> Measured {
+    match (one, other) {
+        (Measured::As(one), Measured::As(other)) => Measured::As(one.max(other)),
+        (Measured::Absent, other) => other,
+        (one, Measured::Absent) => one,
+        // A rival that was not fairly compared might be the best.
+        _ => Measured::Apart,
+    }
+}
+
 fn case(work: &str, workers: u64, size: u64) -> Case {
     Case { work: work.into(), workers, size }
 }
@@ -54,8 +65,8 @@ pub fn all(run: &Run) -> Vec<Bar> {
     };
     let best = |work: &str, workers, size, field: &str, who: &str, kind: Kind| {
         let rivals = contestants::ALL.iter().filter(|c| c.kind == kind);
-        let ratios = rivals.filter_map(|rival| versus(work, workers, size, field, who, rival.name));
-        ratios.reduce(f64::max)
+        let ratios = rivals.map(|rival| versus(work, workers, size, field, who, rival.name));
+        ratios.reduce(worse).unwrap_or(Measured::Absent)
     };
 
     let ratio = versus("call", 1, 0, "p50_ns", "ringpool", "ring-spin");
@@ -77,7 +88,7 @@ pub fn all(run: &Run) -> Vec<Bar> {
         let ratio = versus("pipelined", 1, 0, field, who, "rayon");
         bars.push(times(text("1 worker: rayon"), ratio, 1.0));
         let (two, eight) = (case("pipelined", 2, 0), case("pipelined", 8, 0));
-        let measured = run.median(&two, who, field);
+        let measured = run.median(&two, who, field).into();
         bars.push(Bar { text: text("2 workers, a task"), measured, limit: 100.0, unit: Unit::Time });
         let ratio = run.ratio((&eight, who, field), (&two, who, field));
         bars.push(times(text("8 workers: 2 workers"), ratio, 1.5));
@@ -113,7 +124,7 @@ pub fn all(run: &Run) -> Vec<Bar> {
         for side in ["client", "workers"] {
             let field = format!("later_faults_{side}");
             let text = format!("64 MiB in a row ({who}), page faults after the first, {side}");
-            let measured = run.median(&case("row", 2, 64 << 20), who, &field);
+            let measured = run.median(&case("row", 2, 64 << 20), who, &field).into();
             bars.push(Bar { text, measured, limit: 0.0, unit: Unit::Count });
         }
     }
@@ -138,14 +149,15 @@ pub fn all(run: &Run) -> Vec<Bar> {
             let most = figures.iter().copied().reduce(f64::max);
             let least = figures.iter().copied().reduce(f64::min);
             let text = format!("a task in streams of 1e3 to 1e7 ({who}, {workers} w.): most to least");
-            bars.push(times(text, most.zip(least).map(|(most, least)| most / least), limit));
+            let ratio = most.zip(least).map(|(most, least)| most / least);
+            bars.push(times(text, ratio.into(), limit));
         }
     }
     let idle = case("idle", 2, 0);
-    let measured = run.median(&idle, "ringpool", "added_bytes");
+    let measured = run.median(&idle, "ringpool", "added_bytes").into();
     let text = "idle, 2 workers: resident beyond bare processes".into();
     bars.push(Bar { text, measured, limit: 4.0 * 1024.0 * 1024.0, unit: Unit::Bytes });
-    let measured = run.median(&idle, "ringpool", "cpu_ns");
+    let measured = run.median(&idle, "ringpool", "cpu_ns").into();
     let text = "idle, 2 workers: CPU time in 3 s, from 10 ms on".into();
     bars.push(Bar { text, measured, limit: 0.0, unit: Unit::Time });
     bars
@@ -154,16 +166,19 @@ pub fn all(run: &Run) -> Vec<Bar> {
 /// A table of those that were measured.
 pub fn print(run: &Run) {
     let bars = all(run);
-    let measured = bars.iter().filter_map(|bar| Some((bar, bar.measured?)));
-    for (index, (bar, measured)) in measured.enumerate() {
+    let shown = bars.iter().filter(|bar| bar.measured != Measured::Absent);
+    for (index, bar) in shown.enumerate() {
         if index == 0 {
             println!("\n{:<72} {:>10} {:>10}", "bars", "measured", "at most");
         }
-        let (limit, verdict) = match bar.limit {
-            f64::INFINITY => (String::new(), ""),
-            limit if measured <= limit => (bar.unit.show(limit), "met"),
-            limit => (bar.unit.show(limit), "MISSED"),
+        let limit = if bar.limit.is_finite() { bar.unit.show(bar.limit) } else { String::new() };
+        let (measured, verdict) = match bar.measured {
+            Measured::As(value) => {
+                let verdict = if value <= bar.limit { "met" } else { "MISSED" };
+                (bar.unit.show(value), if bar.limit.is_finite() { verdict } else { "" })
+            }
+            _ => ("apart".into(), "not comparable: the CPUs moved"),
         };
-        println!("{:<72} {:>10} {limit:>10} {verdict}", bar.text, bar.unit.show(measured));
+        println!("{:<72} {measured:>10} {limit:>10} {verdict}", bar.text);
     }
 }

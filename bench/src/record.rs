@@ -28,6 +28,23 @@ pub struct Figure<'a> {
     pub value: f64,
 }
 
+/// What a run says of something.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Measured {
+    /// This.
+    As(f64),
+    /// Nothing: of two figures that are to be compared, none were taken with the CPUs in the same place.
+    Apart,
+    /// Nothing: it was not measured.
+    Absent,
+}
+
+impl From<Option<f64>> for Measured {
+    fn from(value: Option<f64>) -> Self {
+        value.map_or(Measured::Absent, Measured::As)
+    }
+}
+
 /// A run.
 #[derive(Default)]
 pub struct Run {
@@ -97,9 +114,12 @@ impl Run {
     ///
     /// Where the CPUs are changes most figures by a factor, so only turns are compared for which they were
     /// in the same place. If no round has two such turns, all that are alike are compared with each other.
-    pub fn ratio(&self, over: (&Case, &str, &str), under: (&Case, &str, &str)) -> Option<f64> {
+    pub fn ratio(&self, over: (&Case, &str, &str), under: (&Case, &str, &str)) -> Measured {
         let under = self.values(under.0, under.1, under.2);
         let over = self.values(over.0, over.1, over.2);
+        if over.is_empty() || under.is_empty() {
+            return Measured::Absent;
+        }
         let ratios = |fits: fn(&Figure, &Figure) -> bool| {
             let ratios = over.iter().flat_map(|above| {
                 let fitting = under.iter().filter(move |below| fits(above, below));
@@ -109,7 +129,7 @@ impl Run {
         };
         ratios(|above, below| above.round == below.round && above.regime == below.regime)
             .or_else(|| ratios(|above, below| above.regime == below.regime))
-            .or_else(|| ratios(|above, below| above.round == below.round))
+            .map_or(Measured::Apart, Measured::As)
     }
 
     /// The lines of turns that failed.

@@ -1,6 +1,6 @@
 //! What a run has come to, for a terminal.
 
-use crate::record::{Case, Run, text};
+use crate::record::{Case, Measured, Run, text};
 use crate::works::{self, Work};
 
 /// A time, with three digits that count.
@@ -70,7 +70,8 @@ const COLUMNS: [&str; 12] = [
     "later_faults_workers",
 ];
 
-/// All works, medians over the rounds; ratios are medians of the ratios in each round.
+/// All works, medians over the rounds; ratios are medians of the ratios in each round, "apart" if
+/// the CPUs were never in the same place for both.
 pub fn print(run: &Run) {
     print_probe(run);
     for work in works::ALL {
@@ -122,7 +123,12 @@ fn print_case(run: &Run, work: &Work, case: &Case) {
             print!("{:>14}", run.median(case, row, column).map_or("–".into(), |value| show(column, value)));
             if *column == work.metric && based {
                 let ratio = run.ratio((case, row, column), (case, work.base, column));
-                print!("{:>15}", ratio.map_or("–".into(), |ratio| format!("{ratio:.2}")));
+                let text = match ratio {
+                    Measured::As(ratio) => format!("{ratio:.2}"),
+                    Measured::Apart => "apart".into(),
+                    Measured::Absent => "–".into(),
+                };
+                print!("{text:>15}");
             }
         }
         println!();
