@@ -72,6 +72,15 @@ def pid_after(seconds):
     return os.getpid()
 
 
+def meet(folder, count):
+    """Waits until so many processes are at this at once, or for 20 s; the id of this one."""
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + 20
+    while len(os.listdir(folder)) < count and time.monotonic() < end:
+        time.sleep(0.005)
+    return os.getpid()
+
+
 def fail(message="wrong"):
     raise ValueError(message)
 

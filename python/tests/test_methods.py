@@ -443,9 +443,9 @@ def note(path, value):
         file.write(f"{value}\n")
 
 
-def test_two_workers_work_at_once(shared_pool):
-    context_barrier = [shared_pool.apply_async(tasks.pid_after, (0.3,)) for _ in range(2)]
-    assert len({result.get() for result in context_barrier}) == 2
+def test_two_workers_work_at_once(shared_pool, tmp_path):
+    results = [shared_pool.apply_async(tasks.meet, (tmp_path, 2)) for _ in range(2)]
+    assert len({result.get() for result in results}) == 2
 
 
 def test_a_long_task_holds_up_no_other(shared_pool):
@@ -455,9 +455,10 @@ def test_a_long_task_holds_up_no_other(shared_pool):
     assert long.get() == "long"
 
 
-def test_a_map_takes_all_workers(make_pool):
+def test_a_map_takes_all_workers(make_pool, tmp_path):
     pool = make_pool(4)
-    assert len(set(pool.map(tasks.pid_after, [0.2] * 4, chunksize=1))) == 4
+    met = pool.starmap(tasks.meet, [(tmp_path, 4)] * 4, chunksize=1)
+    assert len(set(met)) == 4
 
 
 def test_callbacks_may_submit(fork_pool):

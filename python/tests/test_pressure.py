@@ -107,10 +107,10 @@ def test_large_results_outstanding(make_pool):
     assert [len(r.get()) for r in results] == [5_000_000] * 60
 
 
-def test_more_workers_than_processors(make_pool):
+def test_more_workers_than_processors(make_pool, tmp_path):
     pool = make_pool(20)
     assert pool.map(tasks.square, range(5000), 1) == [n * n for n in range(5000)]
-    assert len(set(pool.map(tasks.pid_after, [0.3] * 20, 1))) == 20
+    assert len(set(pool.starmap(tasks.meet, [(tmp_path, 20)] * 20, 1))) == 20
 
 
 def test_submitting_from_several_threads(make_pool):

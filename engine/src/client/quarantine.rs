@@ -49,10 +49,11 @@ impl Books {
         }
     }
 
-    /// Who ended a call last, if it is alive and has no task now: nobody has.
+    /// Who ended a call last, if it is alive and has no task now: nobody has. What is in quarantine is in flight no
+    /// more, but may still be run.
     #[inline]
     pub(super) fn freed(&self) -> Option<Freed> {
-        if self.in_flight > 0 {
+        if self.in_flight > 0 || !self.quarantine.is_empty() {
             return None;
         }
         let who = self.last_done.owner();
@@ -212,6 +213,7 @@ mod tests {
     use crate::segment::{Segment, Sizes};
     use crate::slot::{Check, Shape};
     use crate::sync::private::{Private, PrivateBool};
+    use crate::wake::ParkState;
     use crate::worker::FuncWord;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
@@ -306,6 +308,32 @@ mod tests {
             client.look_behind();
             assert_eq!(failed(&sink), 1);
         }
+    }
+
+    #[test]
+    fn who_may_run_what_is_in_quarantine_is_not_free() {
+        let client = client();
+        let segment = &client.segment;
+        (1..3).for_each(|place| segment.process(place).lanes.store(3, Ordering::Relaxed));
+        client.admit(2, 9, false);
+        let mut sleeping = segment.berth(2, 9);
+        sleeping.search();
+        sleeping.announce();
+        // Worker 1 has ended a call, stays up, and runs another for long.
+        let mut busy = segment.berth(WORKER.index, WORKER.incarnation);
+        busy.search();
+        busy.stay_up();
+        let (number, sink) = submit(&client);
+        claim(&client, number, WORKER);
+        client.lock().last_done = segment.slot(number).word().load();
+        busy.found();
+        // Its slot's word is written over: the task fails, and its worker is at it all the same.
+        segment.slot(number).word.store(!0, Ordering::Relaxed);
+        client.collect();
+        client.look_behind();
+        assert_eq!((failed(&sink), client.in_flight()), (1, 0));
+        let _ = submit(&client);
+        assert_eq!(segment.park(2).state(), ParkState::Notified, "who else would run it");
     }
 
     #[test]

@@ -68,6 +68,7 @@ static BIRTH: Plan = Plan::none();
 static REAP: Mutex<Option<Rehearsal>> = Mutex::new(None);
 static HELPERS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 static TIMERS_OFF: AtomicBool = AtomicBool::new(false);
+static STEALING_OFF: AtomicBool = AtomicBool::new(false);
 
 /// Arms the calling thread: its `after`-th access to shared memory from here on is followed by the blow.
 /// 0 disarms it.
@@ -128,6 +129,16 @@ pub fn set_timers(on: bool) {
 
 pub(crate) fn timers_are_off() -> bool {
     TIMERS_OFF.load(Ordering::Relaxed)
+}
+
+/// Whether workers of this process's pools that are started from now on look into each other's windows. If they do
+/// not, what a worker has taken from a ring waits until that worker comes to it.
+pub fn set_stealing(on: bool) {
+    STEALING_OFF.store(!on, Ordering::Relaxed);
+}
+
+pub(crate) fn stealing_is_off() -> bool {
+    STEALING_OFF.load(Ordering::Relaxed)
 }
 
 /// A worker begins.

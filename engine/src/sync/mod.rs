@@ -42,6 +42,17 @@ pub(crate) fn back_stop(limit: std::time::Duration) -> std::time::Duration {
     limit
 }
 
+/// Whether workers look into each other's windows. Old hints there often name a slot that is used again, and hide that
+/// nobody was woken for it: without them, tests show that wake-ups alone are enough.
+#[inline(always)]
+pub(crate) fn may_steal() -> bool {
+    #[cfg(feature = "crash")]
+    if crash::stealing_is_off() {
+        return false;
+    }
+    true
+}
+
 /// Tells the core that this is a spin loop (and loom that another thread must run).
 #[inline(always)]
 pub(crate) fn spin_loop() {

@@ -250,7 +250,9 @@ impl<'a, P: Fn(u32) -> Seat<'a>> Bell<'a, P> {
     }
 
     /// The same behind the claim of a task, with no shared store in between, by a worker that was neither searching
-    /// nor on its way: nobody skipped a wake-up for its sake.
+    /// nor on its way. Somebody may have skipped a wake-up for its sake if nothing was in flight when that one's task X
+    /// was published ([`Freed`]). Then any other task that `me` can claim was published later by the same client, under
+    /// the same lock; so who sees the one sees X, and `backlog` tells of it.
     ///
     /// `cover` is who was searching or on its way for all `lanes` the last time, and most often still is: that one
     /// passes wake-ups on itself.

@@ -191,6 +191,25 @@ mod tests {
     }
 
     #[test]
+    fn who_runs_is_awake_only_as_itself() {
+        let word = AtomicU32::new(0);
+        let park = Park(&word);
+        park.run(7);
+        assert!(park.is_awake(7));
+        assert!(!park.is_awake(6) && !park.is_awake(8), "another one had the place");
+        park.search(7);
+        assert!(park.is_awake(7));
+        park.begin_nap(7);
+        assert!(park.is_awake(7));
+        park.announce(7);
+        assert!(!park.is_awake(7));
+        assert!(park.notify());
+        assert!(!park.is_awake(7), "it may not have woken yet");
+        park.vacate();
+        assert!(!park.is_awake(7));
+    }
+
+    #[test]
     fn incarnations_do_not_spill_into_states() {
         let word = AtomicU32::new(0);
         let park = Park(&word);

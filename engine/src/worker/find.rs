@@ -5,7 +5,7 @@ use super::{Claimed, Leave, Worker};
 use crate::ring::{BATCH, Hint};
 use crate::segment::PoolState;
 use crate::slot::{State, Word};
-use crate::sync::{Ordering, prefetch_to_write, spin_loop};
+use crate::sync::{Ordering, may_steal, prefetch_to_write, spin_loop};
 use crate::sys::yield_cpu;
 use crate::worker::FuncWord;
 use std::time::{Duration, Instant};
@@ -191,7 +191,8 @@ impl Worker<'_> {
 
     fn others_hints(&self) -> impl Iterator<Item = Hint> {
         let (segment, me) = (self.segment, self.index);
-        (1..segment.places())
+        let places = if may_steal() { segment.places() } else { 0 };
+        (1..places)
             .filter(move |&p| p != me)
             .flat_map(move |p| (0..BATCH).map(move |i| segment.window(p).get(i)))
     }

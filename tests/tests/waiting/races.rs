@@ -5,7 +5,9 @@
 //! is a second, and the client that polls sets no timer of its own; so a wait of half a second is one that
 //! only a back-stop ended. The client's timer starts at one millisecond, which on a busy machine is
 //! no time at all: such waits are counted and printed. Built with the feature `crash`, these tests run
-//! without back-stops: there a wake-up that is lost is a wait that never ends.
+//! without back-stops: there a wake-up that is lost is a wait that never ends. They do so a second time without
+//! stealing, since a client with few tasks uses the same slots again and again, and an old hint in another worker's
+//! window makes up for nearly every wake-up that is lost.
 
 use crate::{double, long_test, pool_of};
 use libtest_mimic::Trial;
@@ -15,24 +17,37 @@ use ringpool_tests::proof::{Extent, Proof};
 use ringpool_tests::random::{Random, busy_wait};
 use std::time::{Duration, Instant};
 
+/// Of a test with so many workers.
+type Body = fn(usize);
+
 pub fn tests() -> Vec<Trial> {
-    [1, 2, 4]
-        .into_iter()
-        .flat_map(|workers| {
-            [
-                race(format!("a_task_comes_when_workers_park::{workers}"), move || polled(workers)),
-                race(format!("a_result_comes_when_the_client_sleeps::{workers}"), move || slept_for(workers)),
-                race(format!("a_stream_at_the_edge_of_sleep::{workers}"), move || streamed(workers)),
-                race(format!("waits_that_time_out::{workers}"), move || timed_out(workers)),
-            ]
-        })
-        .collect()
+    let all: [(&str, Body); 5] = [
+        ("a_task_comes_when_workers_park", polled),
+        ("a_call_comes_behind_a_call", called),
+        ("a_result_comes_when_the_client_sleeps", slept_for),
+        ("a_stream_at_the_edge_of_sleep", streamed),
+        ("waits_that_time_out", timed_out),
+    ];
+    let ways: &[&str] = if cfg!(feature = "crash") { &["", ", without stealing"] } else { &[""] };
+    let mut tests = Vec::new();
+    for (index, way) in ways.iter().enumerate() {
+        for (name, body) in all {
+            for workers in [1, 2, 4] {
+                tests.push(race(format!("{name}::{workers}{way}"), index == 0, move || body(workers)));
+            }
+        }
+    }
+    tests
 }
 
-fn race(name: String, body: impl FnOnce() + Send + 'static) -> Trial {
+#[cfg_attr(not(feature = "crash"), expect(unused_variables, reason = "everything is as it is for users"))]
+fn race(name: String, stealing: bool, body: impl FnOnce() + Send + 'static) -> Trial {
     long_test(name, move || {
         #[cfg(feature = "crash")]
-        ringpool::crash::set_timers(false);
+        {
+            ringpool::crash::set_timers(false);
+            ringpool::crash::set_stealing(stealing);
+        }
         body();
     })
 }
@@ -43,7 +58,7 @@ const EDGE: u64 = if cfg!(feature = "crash") { 20 } else { 200 };
 /// Only a worker's limit ends a wait that takes so long.
 const LOST: Duration = Duration::from_millis(500);
 
-/// Round trips of each of the twelve tests: a million in all.
+/// Round trips of each of the fifteen tests: a million in all.
 fn rounds() -> u64 {
     Extent::now().pick(1_700, 12_000, 84_000)
 }
@@ -98,6 +113,23 @@ fn polled(workers: usize) {
         }
     }
     latencies.report("polled", workers, &pool);
+}
+
+/// One call right behind the other, and now and then several: who ended the last one is not woken for the next.
+fn called(workers: usize) {
+    let pool = pool_of(workers);
+    let mut random = Random::new(50 + workers as u64);
+    let mut latencies = Latencies::default();
+    for i in 0..rounds() {
+        busy_wait(random.micros(EDGE) * (random.below(4) / 3) as u32);
+        let start = Instant::now();
+        let beside = (random.below(8) == 0).then(|| pool.apply_async(double, (i,)).expect("a slot"));
+        latencies.add(start, pool.apply(double, (i,)).is_ok_and(|value| value == 2 * i));
+        if let Some(beside) = beside {
+            latencies.add(start, beside.get().is_ok_and(|value| value == 2 * i));
+        }
+    }
+    latencies.report("called", workers, &pool);
 }
 
 fn take(micros: u64) -> u64 {
