@@ -145,18 +145,18 @@ impl<T: Pod + Payload> ResultSlice<T> {
 impl<T: Pod + Payload> Reply for ResultSlice<T> {
     type Value = Vec<T>;
 
-    fn put(&mut self, room: &mut Room<'_>) -> Result<usize> {
-        if let Memory::Lent(lent) = &self.memory
+    fn put(slice: &mut Self, room: &mut Room<'_>) -> Result<usize> {
+        if let Memory::Lent(lent) = &slice.memory
             && room.adopt(lent.start)
         {
             // `give_back` will not find it any more.
-            return put_lying_items::<T>(self.len, room);
+            return put_lying_items::<T>(slice.len, room);
         }
-        self.edit(|items| put_items(items, room.span, room)).map(|(_, used)| used)
+        slice.edit(|items| put_items(items, room.span, room)).map(|(_, used)| used)
     }
 
-    fn push(self, writer: &mut ChunkWriter<'_, '_>) {
-        self.with(|items| writer.push_items(items));
+    fn push(slice: Self, writer: &mut ChunkWriter<'_, '_>) {
+        slice.with(|items| writer.push_items(items));
     }
 }
 

@@ -6,6 +6,18 @@ use crate::error::Result;
 
 /// What can be sent as the value of a task: every [`Payload`], as itself, and a
 /// [`ResultSlice`](crate::ResultSlice), as a `Vec`. Nobody implements this trait by hand.
+///
+/// It is for all types, so it has no methods: these would hide their own, such as `Vec::push`.
+///
+/// ```
+/// # ringpool::init();
+/// use ringpool::*;
+/// let pool = Pool::new(1)?;
+/// let mut values = Vec::new();
+/// values.push(pool.apply(|x: u64| x + 1, (1,))?);
+/// assert_eq!(values, [2]);
+/// # Ok::<(), Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be sent to another process",
     label = "neither a payload nor a `ResultSlice`",
@@ -18,11 +30,11 @@ pub trait Reply: Sized {
 
     /// Writes the archive to the start of `room`: how long it is.
     #[doc(hidden)]
-    fn put(&mut self, room: &mut Room<'_>) -> Result<usize>;
+    fn put(value: &mut Self, room: &mut Room<'_>) -> Result<usize>;
 
     /// Adds it to the results of a chunk.
     #[doc(hidden)]
-    fn push(self, writer: &mut ChunkWriter<'_, '_>);
+    fn push(value: Self, writer: &mut ChunkWriter<'_, '_>);
 
     /// [`ChunkWriter::push_values`], if it can be done with values of this type.
     #[doc(hidden)]
@@ -40,13 +52,13 @@ impl<T: Payload> Reply for T {
     type Value = T;
 
     #[inline]
-    fn put(&mut self, room: &mut Room<'_>) -> Result<usize> {
-        put(self, room.span, room).map(|(_, used)| used)
+    fn put(value: &mut Self, room: &mut Room<'_>) -> Result<usize> {
+        put(value, room.span, room).map(|(_, used)| used)
     }
 
     #[inline]
-    fn push(self, writer: &mut ChunkWriter<'_, '_>) {
-        writer.push(&self);
+    fn push(value: Self, writer: &mut ChunkWriter<'_, '_>) {
+        writer.push(&value);
     }
 
     #[inline]

@@ -263,7 +263,7 @@ where
             Err(error) => return End::BadArgs(error.clone()),
         };
         match C::look(returned) {
-            Ok(value) => match value.put(room) {
+            Ok(value) => match Reply::put(value, room) {
                 Ok(used) => End::Value(used),
                 Err(error) => End::Unwritten(error),
             },
@@ -331,7 +331,7 @@ where
                 let Some(item) = items.get(writer.items() as usize) else { break };
                 single = Some(writer.items());
                 match run(writer.items(), item) {
-                    Ok(value) => value.push(&mut writer),
+                    Ok(value) => Reply::push(value, &mut writer),
                     Err((status, text)) => writer.push_failure(status, text.as_bytes()),
                 }
             }

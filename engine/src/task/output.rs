@@ -78,11 +78,13 @@ pub trait Output<Marker> {
     type Reply: Reply<Value = Self::Value>;
 
     /// The value, or the text of the failure.
-    fn into_outcome(self) -> Result<Self::Reply, String>;
+    fn into_outcome(returned: Self) -> Result<Self::Reply, String>
+    where
+        Self: Sized;
 
     /// The same where it lies.
     #[doc(hidden)]
-    fn outcome(&mut self) -> Result<&mut Self::Reply, String>;
+    fn outcome(returned: &mut Self) -> Result<&mut Self::Reply, String>;
 }
 
 /// The whole return value is the result.
@@ -102,13 +104,13 @@ impl<T: Reply> Output<Plain> for T {
     type Reply = T;
 
     #[inline]
-    fn into_outcome(self) -> Result<T, String> {
-        Ok(self)
+    fn into_outcome(returned: Self) -> Result<T, String> {
+        Ok(returned)
     }
 
     #[inline]
-    fn outcome(&mut self) -> Result<&mut T, String> {
-        Ok(self)
+    fn outcome(returned: &mut Self) -> Result<&mut T, String> {
+        Ok(returned)
     }
 }
 
@@ -117,13 +119,13 @@ impl<T: Reply> Output<Fallible> for Result<T, TaskError> {
     type Reply = T;
 
     #[inline]
-    fn into_outcome(self) -> Result<T, String> {
-        self.map_err(|error| error.0)
+    fn into_outcome(returned: Self) -> Result<T, String> {
+        returned.map_err(|error| error.0)
     }
 
     #[inline]
-    fn outcome(&mut self) -> Result<&mut T, String> {
-        self.as_mut().map_err(|error| std::mem::take(&mut error.0))
+    fn outcome(returned: &mut Self) -> Result<&mut T, String> {
+        returned.as_mut().map_err(|error| std::mem::take(&mut error.0))
     }
 }
 
@@ -132,13 +134,13 @@ impl<T: Reply, E: Error> Output<Typed> for Result<T, E> {
     type Reply = T;
 
     #[inline]
-    fn into_outcome(self) -> Result<T, String> {
-        self.map_err(|error| error.to_string())
+    fn into_outcome(returned: Self) -> Result<T, String> {
+        returned.map_err(|error| error.to_string())
     }
 
     #[inline]
-    fn outcome(&mut self) -> Result<&mut T, String> {
-        self.as_mut().map_err(|error| error.to_string())
+    fn outcome(returned: &mut Self) -> Result<&mut T, String> {
+        returned.as_mut().map_err(|error| error.to_string())
     }
 }
 
@@ -147,13 +149,13 @@ impl<T: Reply> Output<Boxed> for Result<T, Box<dyn Error>> {
     type Reply = T;
 
     #[inline]
-    fn into_outcome(self) -> Result<T, String> {
-        self.map_err(|error| error.to_string())
+    fn into_outcome(returned: Self) -> Result<T, String> {
+        returned.map_err(|error| error.to_string())
     }
 
     #[inline]
-    fn outcome(&mut self) -> Result<&mut T, String> {
-        self.as_mut().map_err(|error| error.to_string())
+    fn outcome(returned: &mut Self) -> Result<&mut T, String> {
+        returned.as_mut().map_err(|error| error.to_string())
     }
 }
 
@@ -162,13 +164,13 @@ impl<T: Reply> Output<BoxedSync> for Result<T, Box<dyn Error + Send + Sync>> {
     type Reply = T;
 
     #[inline]
-    fn into_outcome(self) -> Result<T, String> {
-        self.map_err(|error| error.to_string())
+    fn into_outcome(returned: Self) -> Result<T, String> {
+        returned.map_err(|error| error.to_string())
     }
 
     #[inline]
-    fn outcome(&mut self) -> Result<&mut T, String> {
-        self.as_mut().map_err(|error| error.to_string())
+    fn outcome(returned: &mut Self) -> Result<&mut T, String> {
+        returned.as_mut().map_err(|error| error.to_string())
     }
 }
 
@@ -190,12 +192,12 @@ impl<R: Output<O>, O> Convert<R> for Auto<O> {
 
     #[inline]
     fn convert(returned: R) -> Result<R::Reply, String> {
-        returned.into_outcome()
+        R::into_outcome(returned)
     }
 
     #[inline]
     fn look(returned: &mut R) -> Result<&mut R::Reply, String> {
-        returned.outcome()
+        R::outcome(returned)
     }
 }
 

@@ -216,12 +216,14 @@ impl Worker<'_> {
             && segment.bell().searchers(self.index) >= (workers / 2).max(1).min(self.spare_cpus());
         // A client that has just been woken takes a while to come again, if it comes, and may need this very CPU.
         let hopeless = std::mem::take(&mut self.woke) && !self.patient;
+        // It takes longer, too, if it has to read a large result and to write the next arguments; but that makes up for
+        // two wake-ups, one to each side, without which both would go on sleeping in each call.
+        let moving = if shares { 0 } else { (self.moved / MOVED_IN_ROUND).min(MOVING_MOST) as u32 };
         let rounds = match self.spin {
-            _ if crowded || hopeless => 1,
+            _ if crowded => 1,
             0 => 1,
-            spin if shares => spin,
-            // The client takes longer to come again, as it has to read this result and to write the next arguments.
-            spin => spin + (self.moved / MOVED_IN_ROUND).min(MOVING_MOST) as u32,
+            _ if hopeless => moving.max(1),
+            spin => spin + moving,
         };
         if rounds > 1 {
             self.berth.stay_up();
