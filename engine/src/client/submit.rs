@@ -167,25 +167,12 @@ impl Client {
         len: usize,
         to: Target,
     ) -> Result<Ticket> {
-        let mut state = self.lock();
-        let slot = if state.failed.is_none() { state.free.pop() } else { None };
-        let Some(number) = slot else {
-            drop(state);
+        let Some((state, number)) = self.used_slot() else {
             let args = Args::of_words(*words, len);
             return self.submit_on(terms, TaskSpec { func, name, args, shape: Shape::Inline }, None, to, 0);
         };
-        let freed = state.freed();
-        let function = state.number_of(func, name);
-        let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
-        let attempts = terms.max_attempts;
-        let generation = self.put(&mut state, number, func, Shape::Inline, attempts, words, len as u8, false);
-        state.enter(number, to, tag, function, None);
-        let mut ticket = Ticket::new(number, generation, tag);
-        let lane = func.lane();
-        self.publish(&state, lane);
-        drop(state);
-        ticket.set_asleep(self.segment.bell().notify_seeing(lane, freed));
-        Ok(ticket)
+        let call = (words, len as u8, None);
+        Ok(self.submit_into(state, number, terms, func, name, Shape::Inline, call, to))
     }
 
     /// [`submit`](Self::submit) of a call.
@@ -213,34 +200,52 @@ impl Client {
         kept: Box<Kept>,
         to: Target,
     ) -> Result<Ticket> {
-        let mut state = self.lock();
-        let slot = if state.failed.is_none() { state.free.pop() } else { None };
-        let Some(number) = slot else {
-            drop(state);
-            let shape = kept.shape();
-            return self.submit_on(
-                terms,
-                TaskSpec { func, name, args: Args::Kept(kept), shape },
-                None,
-                to,
-                0,
-            );
+        let (shape, bytes) = (kept.shape(), kept.bytes_to_read());
+        let Some((state, number)) = self.used_slot() else {
+            let args = Args::Kept(kept);
+            return self.submit_on(terms, TaskSpec { func, name, args, shape }, None, to, 0);
         };
+        let (words, len) = kept.words(None);
+        let mut ticket =
+            self.submit_into(state, number, terms, func, name, shape, (&words, len, Some(kept)), to);
+        ticket.bytes = bytes;
+        Ok(ticket)
+    }
+
+    /// A slot that is free and has been used before, in a pool that has not failed; with the books locked.
+    #[inline]
+    fn used_slot(&self) -> Option<(MutexGuard<'_, Books>, u32)> {
+        let mut state = self.lock();
+        let number = if state.failed.is_none() { state.free.pop() } else { None };
+        number.map(|number| (state, number))
+    }
+
+    /// Puts a call into this slot and announces it: its words, how many bytes of them are the arguments, and what
+    /// it keeps.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "all of them stay in registers")]
+    fn submit_into(
+        &self,
+        mut state: MutexGuard<'_, Books>,
+        number: u32,
+        terms: &Terms,
+        func: FuncWord,
+        name: &'static str,
+        shape: Shape,
+        (words, len, kept): (&ArgWords, u8, Option<Box<Kept>>),
+        to: Target,
+    ) -> Ticket {
         let freed = state.freed();
         let function = state.number_of(func, name);
         let tag = if let Target::Caller = to { state.next_caller() } else { 0 };
-        let (words, len) = kept.words(None);
-        let bytes = kept.bytes_to_read();
-        let generation =
-            self.put(&mut state, number, func, kept.shape(), terms.max_attempts, &words, len, false);
-        state.enter(number, to, tag, function, Some(kept));
+        let generation = self.put(&mut state, number, func, shape, terms.max_attempts, words, len, false);
+        state.enter(number, to, tag, function, kept);
         let mut ticket = Ticket::new(number, generation, tag);
         let lane = func.lane();
         self.publish(&state, lane);
         drop(state);
-        ticket.bytes = bytes;
         ticket.set_asleep(self.segment.bell().notify_seeing(lane, freed));
-        Ok(ticket)
+        ticket
     }
 
     /// Lets workers see what has been placed in a lane.
