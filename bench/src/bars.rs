@@ -144,13 +144,10 @@ pub fn all(run: &Run) -> Vec<Bar> {
     for who in ["ringpool", "ringpool-imap"] {
         // With two workers on two CPUs the scheduler decides for each turn which of two speeds it has.
         for (workers, limit) in [(1, 1.15), (2, f64::INFINITY)] {
-            let cases = run.cases("outstanding").into_iter().filter(|case| case.workers == workers);
-            let figures: Vec<f64> = cases.filter_map(|case| run.median(&case, who, "per_task_ns")).collect();
-            let most = figures.iter().copied().reduce(f64::max);
-            let least = figures.iter().copied().reduce(f64::min);
+            let mut cases = run.cases("outstanding");
+            cases.retain(|case| case.workers == workers);
             let text = format!("a task in streams of 1e3 to 1e7 ({who}, {workers} w.): most to least");
-            let ratio = most.zip(least).map(|(most, least)| most / least);
-            bars.push(times(text, ratio.into(), limit));
+            bars.push(times(text, run.spread(&cases, who, "per_task_ns"), limit));
         }
     }
     let idle = case("idle", 2, 0);

@@ -151,9 +151,16 @@ pub fn line_ns() -> Option<f64> {
     })
 }
 
-/// Where the two CPUs are that a line takes so long between.
-pub fn regime(line_ns: f64) -> &'static str {
-    if line_ns < NEAR_NS { "near" } else { "far" }
+/// What CPUs are that were near at the one time and far at the other.
+pub const MOVED: &str = "moved";
+
+/// Where the two CPUs are that a line took so long between before a turn, and after it.
+pub fn regime(before: f64, after: f64) -> &'static str {
+    match (before < NEAR_NS, after < NEAR_NS) {
+        (true, true) => "near",
+        (false, false) => "far",
+        _ => MOVED,
+    }
 }
 
 fn middle(mut values: Vec<f64>) -> f64 {

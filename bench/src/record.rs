@@ -1,5 +1,6 @@
 //! Results: one JSON object to a line, the first of which describes the machine.
 
+use crate::machine;
 use serde_json::{Map, Value};
 use std::io::{BufRead, BufReader, Error, Result};
 use std::path::Path;
@@ -26,6 +27,12 @@ pub struct Figure<'a> {
     pub regime: &'a str,
     /// Its value.
     pub value: f64,
+}
+
+impl Figure<'_> {
+    fn stayed(&self) -> bool {
+        self.regime != machine::MOVED
+    }
 }
 
 /// What a run says of something.
@@ -113,7 +120,8 @@ impl Run {
     /// The median of the ratios of two fields within the same round.
     ///
     /// Where the CPUs are changes most figures by a factor, so only turns are compared for which they were
-    /// in the same place. If no round has two such turns, all that are alike are compared with each other.
+    /// in the same place all the time. If no round has two such turns, all that are alike are compared with
+    /// each other.
     pub fn ratio(&self, over: (&Case, &str, &str), under: (&Case, &str, &str)) -> Measured {
         let under = self.values(under.0, under.1, under.2);
         let over = self.values(over.0, over.1, over.2);
@@ -121,15 +129,37 @@ impl Run {
             return Measured::Absent;
         }
         let ratios = |fits: fn(&Figure, &Figure) -> bool| {
-            let ratios = over.iter().flat_map(|above| {
-                let fitting = under.iter().filter(move |below| fits(above, below));
+            let ratios = over.iter().filter(|above| above.stayed()).flat_map(|above| {
+                let fitting =
+                    under.iter().filter(move |below| above.regime == below.regime && fits(above, below));
                 fitting.map(|below| above.value / below.value)
             });
             median(ratios.collect())
         };
-        ratios(|above, below| above.round == below.round && above.regime == below.regime)
-            .or_else(|| ratios(|above, below| above.regime == below.regime))
+        ratios(|above, below| above.round == below.round)
+            .or_else(|| ratios(|_, _| true))
             .map_or(Measured::Apart, Measured::As)
+    }
+
+    /// How the largest median of a field in one of these cases compares to the smallest: of the turns with the CPUs
+    /// where they were most often, if all cases have such.
+    pub fn spread(&self, cases: &[Case], contestant: &str, field: &str) -> Measured {
+        let figures: Vec<_> = cases.iter().map(|case| self.values(case, contestant, field)).collect();
+        let all = || figures.iter().flatten();
+        let alike = |regime: &str| all().filter(|figure| figure.regime == regime).count();
+        if all().next().is_none() {
+            return Measured::Absent;
+        }
+        let regimes = all().filter(|figure| figure.stayed()).map(|figure| figure.regime);
+        let Some(regime) = regimes.max_by_key(|regime| alike(regime)) else { return Measured::Apart };
+        let medians = figures.iter().map(|figures| {
+            let alike = figures.iter().filter(|figure| figure.regime == regime);
+            median(alike.map(|figure| figure.value).collect())
+        });
+        let Some(medians) = medians.collect::<Option<Vec<_>>>() else { return Measured::Apart };
+        let most = medians.iter().copied().reduce(f64::max);
+        let least = medians.iter().copied().reduce(f64::min);
+        most.zip(least).map(|(most, least)| most / least).into()
     }
 
     /// The lines of turns that failed.

@@ -68,17 +68,21 @@ pub fn run(options: &Options, path: Option<&Path>) -> std::io::Result<Run> {
         line.extend(machine::probe()?);
         write(&line)?;
         run.lines.push(line);
+        let mut line_ns = machine::line_ns();
         for work in works::ALL {
             if !options.works.is_empty() && !options.works.iter().any(|name| name == work.name) {
                 continue;
             }
             for (contestant, case) in options.turns(work, round) {
                 let mut line = head(work.name, contestant.name, case, round);
-                if let Some(line_ns) = machine::line_ns() {
-                    line.insert("line_ns".into(), json!(line_ns.round()));
-                    line.insert("regime".into(), json!(machine::regime(line_ns)));
+                let before = line_ns;
+                let outcome = turn(work, contestant, case, options.scale, rounds_of_compute);
+                line_ns = machine::line_ns();
+                if let Some((before, after)) = before.zip(line_ns) {
+                    line.insert("line_ns".into(), json!([before.round(), after.round()]));
+                    line.insert("regime".into(), json!(machine::regime(before, after)));
                 }
-                match turn(work, contestant, case, options.scale, rounds_of_compute) {
+                match outcome {
                     Ok(fields) => line.extend(fields),
                     Err(error) => {
                         eprintln!(

@@ -1,5 +1,6 @@
 //! What a run has come to, for a terminal.
 
+use crate::machine;
 use crate::record::{Case, Measured, Run, text};
 use crate::works::{self, Work};
 
@@ -87,7 +88,8 @@ pub fn print(run: &Run) {
 fn print_probe(run: &Run) {
     let labels = run.lines.iter().map(|line| text(line, "regime"));
     let count = |regime| labels.clone().filter(|label| *label == regime).count();
-    println!("\nthe two CPUs were near in {} turns and far in {}", count("near"), count("far"));
+    let (near, far, moved) = (count("near"), count("far"), count(machine::MOVED));
+    println!("\nthe two CPUs were near in {near} turns and far in {far}; in {moved} they moved");
     let probe = Case { work: "probe".into(), workers: 0, size: 0 };
     let Some(first) = run.lines.iter().find(|line| text(line, "work") == "probe") else { return };
     for field in first.keys() {
