@@ -817,7 +817,7 @@ rp_status rp_map_async(const struct rp_pool *pool,
  * that failed, and what results holds is not specified. Items and results must not overlap.
  *
  * Costs one submission for each chunk and, with a task of rp_register_array(), one call for each chunk. chunksize 0 chooses
- * chunks of a quarter of each worker's share, and at most 256 KiB.
+ * chunks of a quarter of each worker's share, and at most 256 KiB; the last may be smaller.
  */
 rp_status rp_map_array(const struct rp_pool *pool,
                        const char *task,

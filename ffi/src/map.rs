@@ -100,7 +100,7 @@ pub unsafe extern "C" fn rp_map_async(
 /// that failed, and what results holds is not specified. Items and results must not overlap.
 ///
 /// Costs one submission for each chunk and, with a task of rp_register_array(), one call for each chunk. chunksize 0 chooses
-/// chunks of a quarter of each worker's share, and at most 256 KiB.
+/// chunks of a quarter of each worker's share, and at most 256 KiB; the last may be smaller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rp_map_array(
     pool: *const rp_pool,

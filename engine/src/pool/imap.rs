@@ -1,7 +1,7 @@
 //! `imap` and `imap_unordered`: items are taken as results are asked for.
 
-use super::inner::{Inner, check_chunksize};
 use super::map::{Calls, Patience, Piece};
+use super::{Inner, check_chunksize};
 use crate::client::{Call, Key, Outcome, Sink, Target, Tiny, UnderBooks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{self, Payload};

@@ -2,7 +2,7 @@
 
 use super::callbacks::Callbacks;
 use crate::client::{Archived, Args, Client, Target, Ticket};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::payload::Payload;
 use crate::supervisor::Control;
 use crate::sync::private::{Private, PrivateU8, PrivateUsize};
@@ -105,13 +105,5 @@ impl Inner {
             Some(kept) => client.submit_kept(&client.terms, func, task.name(), kept, to),
             None => client.submit_short(&client.terms, func, task.name(), &words, len, to),
         }
-    }
-}
-
-/// Refuses a chunk size of nothing.
-pub(crate) fn check_chunksize(chunksize: usize) -> Result<usize> {
-    match chunksize {
-        0 => Err(Error::invalid("the chunk size is 0; it must be at least 1")),
-        _ => Ok(chunksize.min(u32::MAX as usize)),
     }
 }

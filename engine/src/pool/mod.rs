@@ -2,6 +2,7 @@
 
 mod builder;
 mod callbacks;
+mod chunk_size;
 mod imap;
 mod inner;
 mod map;
@@ -15,10 +16,11 @@ use crate::sync::private::Private;
 use crate::task::Task;
 pub use builder::Builder;
 pub(crate) use callbacks::Followers;
+pub(crate) use chunk_size::{ChunkSize, check_chunksize};
 pub use imap::IMap;
 use imap::Order;
+pub(crate) use inner::Inner;
 use inner::{CLOSED, JOINING, RUNNING, TERMINATED};
-pub(crate) use inner::{Inner, check_chunksize};
 use map::Calls;
 pub use map::MapResult;
 use result::bytes_in;
@@ -172,7 +174,7 @@ impl Pool {
     /// Calls `f` on every item and waits for all results, in the order of the items.
     ///
     /// Items travel in chunks of a quarter of each worker's share, numbers and the like in chunks of 256 KiB
-    /// at most; [`map_async`](Self::map_async) lets you choose. If calls fail, the error is that of the first
+    /// at most, of which the last may be smaller; [`map_async`](Self::map_async) lets you choose. If calls fail, the error is that of the first
     /// item that failed; all others are run.
     ///
     /// If the iterator knows how many items it has, the first are run while it goes on. Should it panic then,

@@ -8,16 +8,13 @@ use super::results::{Results, each_run};
 use super::stream::Part;
 use crate::client::{Args, Key, Outcome, Sink, Target, TaskSpec};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pool::{Followers, Inner, check_chunksize};
+use crate::pool::{ChunkSize, Followers, Inner};
 use crate::slot::Shape;
 use crate::sync::private::{Private, PrivateUsize};
 use crate::worker::FuncWord;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most bytes of items, or of results, of a chunk whose size nobody has chosen: what is made, worked on and copied
-/// at the same time should stay in the caches meanwhile.
-const CHUNK: usize = 256 << 10;
 /// So many chunks for each worker are on their way at most if the caller waits for them.
 const WINDOW: usize = 16;
 
@@ -173,17 +170,17 @@ impl Feed {
     }
 }
 
-/// How many of `items` travel together.
-fn chunk(inner: &Inner, items: usize, chunksize: Option<usize>) -> Result<usize> {
-    match chunksize {
-        Some(chunksize) => check_chunksize(chunksize),
-        None => Ok(items.div_ceil(4 * inner.processes.max(1)).max(1)),
-    }
-}
-
 /// The beginnings and ends of chunks.
-fn chunks(items: usize, chunksize: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..items).step_by(chunksize).map(move |first| (first, items.min(first.saturating_add(chunksize))))
+fn chunks(
+    inner: &Inner,
+    items: usize,
+    chunksize: Option<usize>,
+) -> Result<impl Iterator<Item = (usize, usize)>> {
+    let size = match chunksize {
+        Some(chunksize) => ChunkSize::fixed(chunksize)?.most,
+        None => ChunkSize::quarters(items, inner.processes).most,
+    };
+    Ok((0..items).step_by(size).map(move |first| (first, items.min(first.saturating_add(size)))))
 }
 
 pub(super) fn items(
@@ -193,7 +190,7 @@ pub(super) fn items(
     chunksize: Option<usize>,
 ) -> Result<MapPending> {
     let feed = Feed::new(caller, name, items.len())?;
-    for (first, end) in chunks(items.len(), chunk(&caller.inner, items.len(), chunksize)?) {
+    for (first, end) in chunks(&caller.inner, items.len(), chunksize)? {
         feed.submit(feed.table(&items[first..end]), first, end, 0);
     }
     Ok(feed.pending(items.len()))
@@ -207,7 +204,7 @@ pub(super) fn array(
 ) -> Result<MapPending> {
     let count = items.count()?;
     let feed = Feed::new(caller, name, count)?;
-    for (first, end) in chunks(count, chunk(&caller.inner, count, chunksize)?) {
+    for (first, end) in chunks(&caller.inner, count, chunksize)? {
         feed.submit(feed.copy(items, first, end), first, end, 0);
     }
     Ok(feed.pending(count))
@@ -224,7 +221,7 @@ pub(super) fn buffer(
     inner.check_running()?; // before the buffer is written to, which a forked child does not have
     let (items, count) = items.items(&inner.client, item_size)?;
     let feed = Feed::new(caller, name, count)?;
-    for (first, end) in chunks(count, chunk(inner, count, chunksize)?) {
+    for (first, end) in chunks(inner, count, chunksize)? {
         feed.submit(Ok(items()), first, end, first);
     }
     Ok(feed.pending(count))
@@ -245,12 +242,11 @@ pub(super) fn into(
         return Err(Error::invalid(error));
     }
     let feed = Feed::new(caller, name, count)?;
-    let most = CHUNK / items.item_size.max(value_size).clamp(1, CHUNK);
     let chunksize = match chunksize {
-        Some(chunksize) => check_chunksize(chunksize)?,
-        None => chunk(inner, count, None)?.min(most),
+        Some(chunksize) => ChunkSize::fixed(chunksize)?,
+        None => ChunkSize::cached(count, inner.processes, items.item_size.max(value_size)),
     };
-    let window = chunksize.saturating_mul(WINDOW * inner.processes.max(1));
+    let window = chunksize.most.saturating_mul(WINDOW * inner.processes.max(1));
     let mut failed: Option<(usize, Error)> = None;
     let mut fail = |index: usize, error: Error| {
         if failed.as_ref().is_none_or(|&(first, _)| index < first) {
@@ -289,8 +285,9 @@ pub(super) fn into(
                 at += run as usize;
             });
         }
-        if submitted < count && on_their_way + chunksize <= window {
-            let end = count.min(submitted + chunksize);
+        let next = chunksize.next(count - submitted, on_their_way);
+        if next > 0 && on_their_way + next <= window {
+            let end = submitted + next;
             feed.submit(feed.copy(items, submitted, end), submitted, end, 0);
             submitted = end;
             client.collect();

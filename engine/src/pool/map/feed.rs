@@ -1,6 +1,6 @@
 //! Handing the items of a map to the workers.
 
-use super::super::inner::Inner;
+use super::super::{ChunkSize, Inner};
 use super::calls::{Calls, Patience};
 use super::pieces::{MapSink, Piece, Values};
 use crate::client::{Sink, Target};
@@ -8,9 +8,6 @@ use crate::error::Result;
 use crate::payload::{Payload, is_plain};
 use std::sync::Arc;
 
-/// Most bytes of arguments, or of results, of a chunk of plain values whose size nobody has chosen: what is
-/// made, worked on and copied at the same time should stay in the caches meanwhile.
-const CHUNK: usize = 256 << 10;
 /// So many chunks for each worker are on their way at most if the caller waits for them: enough that nobody
 /// who is woken late finds nothing to do.
 const WINDOW: usize = 16;
@@ -23,7 +20,7 @@ struct Feed<'a, T: Payload, I: Iterator<Item = T>> {
     calls: &'a Calls<T>,
     sink: Arc<MapSink>,
     items: I,
-    chunksize: usize,
+    chunksize: ChunkSize,
     /// Index of the next item.
     start: usize,
     /// How many more there are, if the iterator has told the truth.
@@ -44,7 +41,7 @@ impl<T: Payload, I: Iterator<Item = T>> Drop for Feed<'_, T, I> {
 }
 
 impl<'a, T: Payload, I: Iterator<Item = T>> Feed<'a, T, I> {
-    fn new(inner: &'a Inner, calls: &'a Calls<T>, items: I, len: usize, chunksize: usize) -> Self {
+    fn new(inner: &'a Inner, calls: &'a Calls<T>, items: I, len: usize, chunksize: ChunkSize) -> Self {
         Feed {
             inner,
             calls,
@@ -58,14 +55,14 @@ impl<'a, T: Payload, I: Iterator<Item = T>> Feed<'a, T, I> {
         }
     }
 
-    /// Submits the next chunk, if there is another.
-    fn submit(&mut self) {
+    /// Submits the next chunk, if there is another. So many items are on their way.
+    fn submit(&mut self, on_their_way: usize) {
         let client = &self.inner.client;
-        let most = self.chunksize.min(self.left);
+        let most = self.chunksize.next(self.left, on_their_way);
         if most == 0 {
             // Nearly always nothing: an iterator that has more than it said.
             let rest: Vec<T> = self.items.by_ref().collect();
-            for chunk in rest.chunks(self.chunksize) {
+            for chunk in rest.chunks(self.chunksize.most) {
                 let (to, tag) = (Target::Sink(self.sink.clone()), self.start as u64);
                 let result = self.calls.submit_chunk(client, chunk, Patience::Wait, to, tag);
                 self.count(chunk.len(), result);
@@ -96,7 +93,7 @@ impl<'a, T: Payload, I: Iterator<Item = T>> Feed<'a, T, I> {
     /// Submits all. Returns where their outcomes will be, and how many they are.
     fn submit_all(mut self) -> (Arc<MapSink>, usize) {
         while !self.ended {
-            self.submit();
+            self.submit(self.start);
         }
         self.sink.expect(self.start);
         (self.sink.clone(), self.start)
@@ -105,14 +102,14 @@ impl<'a, T: Payload, I: Iterator<Item = T>> Feed<'a, T, I> {
     /// Submits all and takes their values at the same time, so that memory is used again while it is warm.
     fn run<R: Payload>(mut self) -> Result<Vec<R>> {
         let client = &self.inner.client;
-        let window = self.chunksize.saturating_mul(WINDOW * self.inner.processes.max(1));
+        let window = self.chunksize.most.saturating_mul(WINDOW * self.inner.processes.max(1));
         let sink = self.sink.clone();
         let mut values = Values::new(self.left);
         loop {
             let on_their_way = self.start - sink.settled(); // asked before what has come is taken
             sink.take(|index, piece| values.add(index, piece));
-            if !self.ended && on_their_way + self.chunksize <= window {
-                self.submit();
+            if !self.ended && on_their_way + self.chunksize.most <= window {
+                self.submit(on_their_way);
                 client.collect();
             } else if on_their_way > 0 {
                 client.wait_any(&|| sink.has_news(), None);
@@ -131,9 +128,9 @@ pub(super) fn submit<T: Payload>(
     inner: &Inner,
     calls: &Calls<T>,
     items: impl IntoIterator<Item = T>,
-    chunksize: Option<usize>,
+    chunksize: Option<ChunkSize>,
 ) -> (Arc<MapSink>, usize) {
-    let chunksize = |len| chunksize.unwrap_or_else(|| share(inner, len));
+    let chunksize = |len| chunksize.unwrap_or_else(|| ChunkSize::quarters(len, inner.processes));
     let items = items.into_iter();
     match items.size_hint() {
         (len, Some(most)) if len == most => Feed::new(inner, calls, items, len, chunksize(len)).submit_all(),
@@ -151,8 +148,11 @@ pub(super) fn run<T: Payload, R: Payload>(
     calls: &Calls<T>,
     items: impl IntoIterator<Item = T>,
 ) -> Result<Vec<R>> {
-    let most = CHUNK / plain_size::<T>().max(plain_size::<R>()).clamp(1, CHUNK);
-    let chunksize = |len| if is_plain::<T>() { share(inner, len).min(most) } else { share(inner, len) };
+    let size = plain_size::<T>().max(plain_size::<R>());
+    let chunksize = |len| match is_plain::<T>() {
+        true => ChunkSize::cached(len, inner.processes, size),
+        false => ChunkSize::quarters(len, inner.processes),
+    };
     let items = items.into_iter();
     match items.size_hint() {
         (len, Some(most)) if len == most => Feed::new(inner, calls, items, len, chunksize(len)).run(),
@@ -162,11 +162,6 @@ pub(super) fn run<T: Payload, R: Payload>(
             Feed::new(inner, calls, items.into_iter(), len, chunksize(len)).run()
         }
     }
-}
-
-/// How many of `items` travel together if nobody says so.
-fn share(inner: &Inner, items: usize) -> usize {
-    items.div_ceil(4 * inner.processes.max(1)).clamp(1, u32::MAX as usize)
 }
 
 const fn plain_size<T: Payload>() -> usize {

@@ -4,7 +4,7 @@ mod calls;
 mod feed;
 mod pieces;
 
-use super::inner::{Inner, check_chunksize};
+use super::{ChunkSize, Inner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Payload;
 pub(crate) use calls::{Calls, Patience};
@@ -42,7 +42,7 @@ impl<R: Payload> MapResult<R> {
         chunksize: Option<usize>,
     ) -> Result<Self> {
         inner.check_running()?;
-        let chunksize = chunksize.map(check_chunksize).transpose()?;
+        let chunksize = chunksize.map(ChunkSize::fixed).transpose()?;
         let (sink, len) = feed::submit(inner, calls, items, chunksize);
         Ok(MapResult { inner: inner.clone(), sink, len, value: PhantomData })
     }
