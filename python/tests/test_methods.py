@@ -457,7 +457,7 @@ def test_a_long_task_holds_up_no_other(shared_pool):
 
 def test_a_map_takes_all_workers(make_pool, tmp_path):
     pool = make_pool(4)
-    met = pool.starmap(tasks.meet, [(tmp_path, 4)] * 4, chunksize=1)
+    met = pool.map(functools.partial(tasks.meet, tmp_path), [4] * 4, chunksize=1)
     assert len(set(met)) == 4
 
 
